@@ -1,0 +1,43 @@
+//! Everything around the product: set-up, tests, demo. Run as `cargo xtask`.
+//!
+//! - [`bench`]: benchmarks beside their floors
+//! - [`cache`]: where downloads and their stamps live
+//! - [`shell`]: other programs, run behind a spinner or in plain sight
+//! - [`setup`]: what building and testing needs beyond Rust itself
+//! - [`suites`]: `cargo xtask test`
+//! - [`processes`]: real processes, supervised: brokers, indexers, agents
+//! - [`region`]: a whole region on this machine
+//! - [`sensor`]: `edgectl sense` as a child process
+//! - [`demo`]: `cargo xtask demo`
+//! - [`stop_signal`]: Ctrl-C as a message
+
+pub mod bench;
+pub mod cache;
+pub mod demo;
+pub mod processes;
+pub mod region;
+pub mod sensor;
+pub mod setup;
+pub mod shell;
+pub mod stop_signal;
+pub mod suites;
+
+use std::path::{Path, PathBuf};
+
+/// The checkout that this program was built from.
+#[must_use]
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The committed model repository: `digits` alone.
+#[must_use]
+pub fn committed_models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/repository")
+}
+
+/// The 360 labelled images that trained nothing.
+#[must_use]
+pub fn heldout_images() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits-heldout.csv")
+}

@@ -1,0 +1,214 @@
+//! `cargo xtask`: the command line. Every command's work is in the library.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use cross::cache::Cache;
+use cross::region::{Broker, Plan};
+use cross::{bench, demo, setup, shell, stop_signal, suites};
+
+/// Set up, test and show Aethir Edge.
+///
+/// On a fresh Debian 12 with Rust, `cargo xtask demo` is all that is needed to see a region with
+/// three boxes work, and `cargo xtask test` all that is needed to check a change. Both set up what
+/// they need by themselves.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install and fetch all that building and testing needs.
+    ///
+    /// Debian packages that are missing, ONNX Runtime, the Python packages that train the digits
+    /// model, model graphs of realistic cost, Cargo's tools, and Rust's `core` for
+    /// microcontrollers. A second run changes nothing and touches no network.
+    #[command(
+        after_help = "Everything but the Debian packages goes to EDGE_CACHE_DIR, else \
+        $XDG_CACHE_HOME/aethir-edge, else ~/.cache/aethir-edge. Delete that folder to start over."
+    )]
+    Setup(SetupArgs),
+    /// Run what CI runs, cheapest suite first; stop at the first that fails.
+    #[command(after_help = "Examples:\n  \
+        cargo xtask test                                  all of it\n  \
+        cargo xtask test --only clippy                    one suite\n  \
+        cargo xtask test --only tests -- -p edge-agent    words after -- go to cargo nextest run")]
+    Test(TestArgs),
+    /// Show a region with boxes and a sensor at work on this machine.
+    ///
+    /// Starts an indexer with its own broker, boxes on the simulated board, and a sensor that sends
+    /// real images to whichever box is free. Says where the page is, and ends with a table. Nothing
+    /// is left behind.
+    #[command(after_help = "Examples:\n  \
+        cargo xtask demo                                stays up until Ctrl-C\n  \
+        cargo xtask demo --seconds 10 --report r.json   for scripts")]
+    Demo(DemoArgs),
+    /// Measure, and print each figure beside its floor or a peer measured in the same run.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Inference: ONNX Runtime alone, an echo over MQTT, and the agent, in turn.
+    ///
+    /// Mosquitto, the agent (release build) and the client share this machine. Takes two minutes.
+    Inference {
+        /// Length of a round in milliseconds; there are five for each figure.
+        #[arg(long, default_value_t = 1000, value_name = "MS")]
+        round_ms: u64,
+        /// Write the result to this file, as JSON.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
+    /// The echo: answers requests with bytes and does no work.
+    #[command(hide = true)]
+    Echo {
+        /// The broker's port on this machine.
+        port: u16,
+        /// Size of its answers.
+        answer_bytes: usize,
+    },
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// How many boxes.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    boxes: u8,
+    /// End after so many seconds; without it, Ctrl-C ends the demo.
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// Write the result to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// The broker's port on this machine [default: any free one].
+    #[arg(long, value_name = "PORT")]
+    mqtt_port: Option<u16>,
+    /// The page's port on this machine [default: any free one].
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+struct SetupArgs {
+    /// Source of Rust's library for exactly this compiler: a .tar.xz or a folder with `library/`.
+    ///
+    /// Needed only where neither rustup nor Debian can give `core` for microcontrollers.
+    #[arg(long, value_name = "PATH", env = "EDGE_RUST_SRC")]
+    rust_src: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct TestArgs {
+    /// Run this suite only.
+    #[arg(long, value_enum, value_name = "SUITE")]
+    only: Option<suites::Suite>,
+    #[command(flatten)]
+    setup: SetupArgs,
+    /// Passed on to `cargo nextest run`.
+    #[arg(last = true, value_name = "ARGS")]
+    nextest: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let cache = Cache::from_env()?;
+    match command {
+        Command::Setup(arguments) => {
+            setup::for_tests(&cache, arguments.rust_src.as_deref())?;
+            println!("Everything is in place in {}.", cache.root().display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Test(arguments) => {
+            let core_library = setup::for_tests(&cache, arguments.setup.rust_src.as_deref())?;
+            Ok(suites::run(
+                &cache,
+                &core_library,
+                arguments.only,
+                &arguments.nextest,
+            )?)
+        }
+        Command::Demo(arguments) => {
+            show(&cache, arguments)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Bench(command) => {
+            measure(&cache, command)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn show(cache: &Cache, arguments: DemoArgs) -> Result<()> {
+    setup::for_demo(cache)?;
+    let programs = release_build()?;
+    let plan = Plan {
+        programs,
+        onnxruntime: cache.onnxruntime(setup::onnxruntime::host()?),
+        models: cross::committed_models(),
+        broker: Broker::Embedded,
+        boxes: arguments.boxes.into(),
+        mqtt_port: arguments.mqtt_port,
+        http_port: arguments.http_port,
+    };
+    let stop = stop_signal::catch()?;
+    let report = demo::run(plan, &cross::heldout_images(), arguments.seconds, &stop)?;
+    println!("{}", report.table());
+    if let Some(path) = arguments.report {
+        demo::write(&report, &path)?;
+    }
+    report.judge(arguments.boxes.into())?;
+    Ok(())
+}
+
+/// Builds the programs as users run them, and says where they are. Always the whole workspace: Cargo builds a
+/// dependency again for each different set of packages asked for.
+fn release_build() -> Result<PathBuf> {
+    eprintln!("Building the programs: some minutes the first time.");
+    shell::visibly(shell::cargo().args(["build", "--release", "--workspace", "--bins"]))?;
+    Ok(suites::workspace_target_folder()?.join("release"))
+}
+
+fn measure(cache: &Cache, command: BenchCommand) -> Result<()> {
+    let (round_ms, report) = match command {
+        BenchCommand::Inference { round_ms, report } => (round_ms, report),
+        BenchCommand::Echo { port, answer_bytes } => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            return Ok(runtime.block_on(bench::echo::respond(port, answer_bytes))?);
+        }
+    };
+    setup::for_demo(cache)?;
+    setup::models::ensure(cache)?;
+    let programs = release_build()?;
+    let result = bench::inference::run(&bench::inference::Plan {
+        this_program: programs.join("cross"),
+        programs,
+        onnxruntime: cache.onnxruntime(setup::onnxruntime::host()?),
+        digits: cross::committed_models(),
+        realistic: cache.models(),
+        round: Duration::from_millis(round_ms),
+    })?;
+    println!("{}", result.table());
+    if let Some(path) = report {
+        std::fs::write(&path, serde_json::to_string_pretty(&result)?)?;
+    }
+    Ok(())
+}

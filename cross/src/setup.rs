@@ -1,0 +1,69 @@
+//! What building, testing and showing Aethir Edge needs beyond Rust itself.
+//!
+//! Every step is pinned, leaves a stamp, and is skipped without touching the network when its
+//! stamp and product are there.
+
+pub mod apt;
+pub mod cargo_tools;
+pub mod core_library;
+pub mod models;
+pub mod onnxruntime;
+pub mod packages;
+pub mod python;
+
+use std::path::Path;
+
+use crate::cache::{Arch, Cache, CacheError};
+use core_library::CoreLibrary;
+
+/// A step of set-up that failed.
+#[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "each variant is the error of the module it is named for"
+)]
+pub enum SetupError {
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
+    Packages(#[from] packages::PackagesError),
+    #[error(transparent)]
+    Python(#[from] python::PythonError),
+    #[error(transparent)]
+    OnnxRuntime(#[from] onnxruntime::OnnxRuntimeError),
+    #[error(transparent)]
+    Models(#[from] models::ModelsError),
+    #[error(transparent)]
+    CoreLibrary(#[from] core_library::CoreLibraryError),
+    #[error(transparent)]
+    CargoTools(#[from] cargo_tools::CargoToolsError),
+}
+
+/// What the demo needs: a linker, and ONNX Runtime for this machine.
+///
+/// # Errors
+/// The first step that fails.
+pub fn for_demo(cache: &Cache) -> Result<(), SetupError> {
+    let _lock = cache.lock()?;
+    packages::ensure(packages::Purpose::Demo)?;
+    onnxruntime::ensure(cache, onnxruntime::host()?)?;
+    Ok(())
+}
+
+/// What the tests need: all there is. Returns where Rust's `core` for microcontrollers is.
+///
+/// `rust_source`: the source of Rust's library, if the caller has it (a `.tar.xz` or a folder).
+///
+/// # Errors
+/// The first step that fails.
+pub fn for_tests(cache: &Cache, rust_source: Option<&Path>) -> Result<CoreLibrary, SetupError> {
+    let _lock = cache.lock()?;
+    packages::ensure(packages::Purpose::Test)?;
+    for arch in Arch::ALL {
+        onnxruntime::ensure(cache, arch)?;
+    }
+    python::ensure(cache)?;
+    models::ensure(cache)?;
+    cargo_tools::ensure(cache)?;
+    Ok(core_library::ensure(cache, rust_source)?)
+}

@@ -1,0 +1,362 @@
+//! `cargo xtask test`: the suites that CI runs, and how long each took.
+
+use std::env;
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cargo_metadata::MetadataCommand;
+use clap::ValueEnum;
+
+use crate::cache::Cache;
+use crate::setup::core_library::{CoreLibrary, TARGET};
+use crate::setup::{cargo_tools, onnxruntime};
+use crate::shell::{self, CommandError};
+
+/// A suite, in the order in which they run: cheapest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// Formatting: `cargo fmt --check`.
+    Fmt,
+    /// Licences and origins of dependencies: `cargo deny`.
+    Deny,
+    /// Lints, with warnings denied.
+    Clippy,
+    /// The protocol crate builds for a microcontroller.
+    Thumb,
+    /// Everything builds.
+    Build,
+    /// All tests, with nextest.
+    Tests,
+    /// The examples in the documentation.
+    Doc,
+}
+
+/// The suites could not be run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SuitesError {
+    /// Cargo does not say where it builds.
+    #[error("could not read the workspace")]
+    Workspace(#[from] cargo_metadata::Error),
+    /// A program did not start.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A program's output could not be read.
+    #[error("could not read the output of `{command}`")]
+    Output {
+        /// As one would type it.
+        command: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// This machine cannot run the models.
+    #[error(transparent)]
+    Machine(#[from] onnxruntime::OnnxRuntimeError),
+}
+
+/// How the closing line of `cargo nextest run` begins.
+const NEXTEST_CLOSES: &str = "Summary [";
+/// How the closing lines of `cargo test` begin.
+const LIBTEST_CLOSES: &str = "test result: ";
+
+/// Tests that passed and failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+}
+
+/// Runs the suites (or `only` one), prints a table of times, and as the very last line
+/// `N passed, N failed`: what the test runners counted, and one for each other suite that failed.
+///
+/// # Errors
+/// When a suite cannot be started. A suite that fails is no error but an exit code.
+pub fn run(
+    cache: &Cache,
+    core_library: &CoreLibrary,
+    only: Option<Suite>,
+    nextest: &[String],
+) -> Result<ExitCode, SuitesError> {
+    let runner = Runner {
+        cache,
+        core_library,
+        nextest,
+        onnxruntime: cache.onnxruntime(onnxruntime::host()?),
+        target_folder: workspace_target_folder()?,
+    };
+    let mut total = Tally::default();
+    let mut table = String::new();
+    let mut failed = None;
+    for suite in Suite::value_variants().iter().copied() {
+        if only.is_some_and(|only| only != suite) {
+            continue;
+        }
+        heading(suite.name());
+        let started = Instant::now();
+        let (passed, tally) = runner.run(suite)?;
+        row(
+            &mut table,
+            suite.name(),
+            started.elapsed(),
+            if passed { "" } else { "failed" },
+        );
+        total.passed += tally.passed;
+        total.failed += tally.failed;
+        if !passed {
+            total.failed = total.failed.max(1);
+            failed = Some(suite);
+            break;
+        }
+    }
+    heading("suites");
+    print!("{table}");
+    if let Some(suite) = failed {
+        let suite = suite.name();
+        println!("\n{suite} failed. To repeat only that: cargo xtask test --only {suite}");
+    }
+    if total != Tally::default() {
+        println!("\n{} passed, {} failed", total.passed, total.failed);
+    }
+    Ok(if failed.is_none() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Where Cargo puts what it builds in this workspace.
+///
+/// # Errors
+/// When Cargo cannot read the workspace.
+pub fn workspace_target_folder() -> Result<PathBuf, cargo_metadata::Error> {
+    let mut metadata = MetadataCommand::new();
+    let metadata = metadata.current_dir(crate::repository()).no_deps().exec()?;
+    Ok(metadata.target_directory.into_std_path_buf())
+}
+
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fmt => "fmt",
+            Self::Deny => "deny",
+            Self::Clippy => "clippy",
+            Self::Thumb => "thumb",
+            Self::Build => "build",
+            Self::Tests => "tests",
+            Self::Doc => "doc",
+        }
+    }
+}
+
+struct Runner<'a> {
+    cache: &'a Cache,
+    core_library: &'a CoreLibrary,
+    nextest: &'a [String],
+    onnxruntime: PathBuf,
+    target_folder: PathBuf,
+}
+
+impl Runner<'_> {
+    fn run(&self, suite: Suite) -> Result<(bool, Tally), SuitesError> {
+        match suite {
+            Suite::Fmt => self.plain(&["fmt", "--all", "--check"]),
+            Suite::Deny => self.deny(),
+            Suite::Clippy => self.plain(&[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+            Suite::Thumb => {
+                if let CoreLibrary::Source(_) = self.core_library {
+                    println!("core for {TARGET} is built from source");
+                }
+                see(&mut self
+                    .core_library
+                    .build("edge-protocol", &self.target_folder))
+            }
+            Suite::Build => self.plain(&["build", "--workspace"]),
+            Suite::Tests => {
+                let mut command = self.cargo(&["nextest", "run", "--no-fail-fast"]);
+                if self.nextest.is_empty() {
+                    command.arg("--workspace");
+                }
+                count(command.args(self.nextest), NEXTEST_CLOSES)
+            }
+            Suite::Doc => count(
+                &mut self.cargo(&["test", "--workspace", "--doc", "--quiet"]),
+                LIBTEST_CLOSES,
+            ),
+        }
+    }
+
+    fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = shell::cargo();
+        command
+            .args(arguments)
+            .env("PATH", cargo_tools::path(self.cache))
+            .env("EDGE_CACHE_DIR", self.cache.root())
+            .env("EDGE_ONNXRUNTIME", &self.onnxruntime);
+        command
+    }
+
+    fn plain(&self, arguments: &[&str]) -> Result<(bool, Tally), SuitesError> {
+        see(&mut self.cargo(arguments))
+    }
+
+    /// RustSec's advisories are checked only where a copy of the database is at hand.
+    fn deny(&self) -> Result<(bool, Tally), SuitesError> {
+        let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+        let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
+        if home.is_some_and(|home| home.join("advisory-dbs").is_dir()) {
+            return self.plain(&["deny", "--offline", "check"]);
+        }
+        println!("advisories: not checked, no advisory database on this machine");
+        println!("            (`cargo deny fetch` gets one where its server can be reached)");
+        self.plain(&["deny", "check", "bans", "licenses", "sources"])
+    }
+}
+
+/// Runs a program in plain sight.
+fn see(command: &mut Command) -> Result<(bool, Tally), SuitesError> {
+    match shell::visibly(command) {
+        Ok(()) => Ok((true, Tally::default())),
+        Err(CommandError::Failed { .. }) => Ok((false, Tally::default())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Runs a test runner in plain sight, and reads its closing lines, which begin with `closing`.
+fn count(command: &mut Command, closing: &'static str) -> Result<(bool, Tally), SuitesError> {
+    if io::stderr().is_terminal() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let described = shell::describe(command);
+    let failed = |source| SuitesError::Output {
+        command: described.clone(),
+        source,
+    };
+    let start = |source| CommandError::Start {
+        command: described.clone(),
+        source,
+    };
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(start)?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (on_stdout, on_stderr) = thread::scope(|scope| {
+        let reader = scope.spawn(|| stdout.map(|pipe| echo(pipe, io::stdout(), closing)));
+        (
+            stderr.map(|pipe| echo(pipe, io::stderr(), closing)),
+            reader.join().ok().flatten(),
+        )
+    });
+    let status = child.wait().map_err(failed)?;
+    let mut tally = Tally::default();
+    for part in [on_stdout, on_stderr].into_iter().flatten() {
+        let part = part.map_err(failed)?;
+        tally.passed += part.passed;
+        tally.failed += part.failed;
+    }
+    Ok((status.success(), tally))
+}
+
+/// Copies a stream line by line, and counts the tests in its closing lines.
+fn echo(from: impl io::Read, mut to: impl Write, closing: &str) -> io::Result<Tally> {
+    let mut reader = BufReader::new(from);
+    let mut tally = Tally::default();
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        to.write_all(&line)?;
+        to.flush()?;
+        tally.read(&String::from_utf8_lossy(&line), closing);
+        line.clear();
+    }
+    Ok(tally)
+}
+
+impl Tally {
+    /// Adds what a closing line says; other lines, such as a failed test's output, add nothing.
+    fn read(&mut self, line: &str, closing: &str) {
+        let line = without_colours(line);
+        let line = line.trim();
+        if !line.starts_with(closing) {
+            return;
+        }
+        let words: Vec<&str> = line
+            .split(|c: char| c.is_whitespace() || c == ',')
+            .collect();
+        for pair in words.windows(2) {
+            let [number, what] = pair else { continue };
+            let Ok(number) = number.parse::<u64>() else {
+                continue;
+            };
+            match what.trim_end_matches(';') {
+                "passed" => self.passed += number,
+                "failed" | "timed" => self.failed += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A line as it was before the terminal's escape sequences (`ESC [ ... m`) came in.
+fn without_colours(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + part.split_once('m').map_or("", |(_, rest)| rest)
+    })
+}
+
+fn heading(title: &str) {
+    println!(
+        "\n── {title} {}",
+        "─".repeat(70_usize.saturating_sub(title.len()))
+    );
+}
+
+fn row(table: &mut String, name: &str, took: Duration, note: &str) {
+    // Writing to a string cannot fail.
+    let _written = writeln!(table, "  {name:8}{:8.1} s  {note}", took.as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(closing: &str, lines: &[&str]) -> (u64, u64) {
+        let mut tally = Tally::default();
+        for line in lines {
+            tally.read(line, closing);
+        }
+        (tally.passed, tally.failed)
+    }
+
+    #[test]
+    fn closing_lines_of_both_runners_are_counted() {
+        let nextest = "\u{1b}[31;1m     Summary\u{1b}[0m [   0.812s] \u{1b}[1m12\u{1b}[0m tests run: \
+                       \u{1b}[1m10\u{1b}[0m \u{1b}[32;1mpassed\u{1b}[0m (1 slow), 1 failed, 1 timed out, 3 skipped";
+        assert_eq!(tally(NEXTEST_CLOSES, &[nextest]), (10, 2));
+        let libtest = "test result: FAILED. 4 passed; 2 failed; 1 ignored; 0 measured";
+        assert_eq!(tally(LIBTEST_CLOSES, &[libtest, libtest]), (8, 4));
+    }
+
+    #[test]
+    fn other_lines_are_not() {
+        let lines = [
+            "PASS [ 0.01s] 3 passed",
+            "test result: FAILED. 0 passed; 1 failed",
+            "",
+        ];
+        assert_eq!(tally(NEXTEST_CLOSES, &lines), (0, 0));
+    }
+}

@@ -1,0 +1,292 @@
+//! All models of the box: loads them on a thread of its own, queues jobs, reports their state.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use edge_protocol::{Id, Status};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use super::{
+    Job, Runtime, Statistics,
+    model::Model,
+    repository::{ModelEntry, scan},
+    worker::{self, Identity},
+};
+use crate::outcome::Outcome;
+
+/// How long a client is asked to wait for a model that is warming up.
+const WARM_UP_RETRY: Duration = Duration::from_secs(1);
+
+/// All models of the box.
+pub struct Models {
+    served: RwLock<BTreeMap<Id, Served>>,
+    ready: watch::Sender<Vec<Id>>,
+}
+
+struct Served {
+    version: u64,
+    state: State,
+    statistics: Arc<Statistics>,
+}
+
+enum State {
+    Loading,
+    Ready(Sender<Job>),
+    Failed(String),
+}
+
+/// State of a model, for people and telemetry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelState {
+    /// Being loaded and warmed up.
+    Loading,
+    /// Serving.
+    Ready,
+    /// Not served, with the reason.
+    Failed(String),
+}
+
+/// What is known of a model.
+pub struct ModelReport {
+    /// Its name.
+    pub name: Id,
+    /// Its version.
+    pub version: u64,
+    /// Its state.
+    pub state: ModelState,
+    /// What it has done.
+    pub statistics: Arc<Statistics>,
+}
+
+/// Execution provider of every model: ONNX Runtime's own CPU kernels.
+pub const PROVIDER: &str = "CPUExecutionProvider";
+
+impl Models {
+    /// No models.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            served: RwLock::default(),
+            ready: watch::Sender::new(Vec::new()),
+        }
+    }
+
+    /// The models that are ready, kept up to date.
+    pub fn watch_ready(&self) -> watch::Receiver<Vec<Id>> {
+        self.ready.subscribe()
+    }
+
+    /// Loads what the repository at `dir` holds, on a thread of its own. A model that does not load costs only
+    /// itself. Without models ONNX Runtime is not loaded at all.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn load(
+        self: &Arc<Self>,
+        dir: PathBuf,
+        onnxruntime: PathBuf,
+    ) -> std::io::Result<thread::JoinHandle<()>> {
+        let models = self.clone();
+        thread::Builder::new()
+            .name("model-loader".into())
+            .spawn(move || models.load_all(&dir, &onnxruntime))
+    }
+
+    fn load_all(&self, dir: &std::path::Path, onnxruntime: &std::path::Path) {
+        let entries = match scan(dir) {
+            Ok(entries) => entries,
+            Err(error) => {
+                error!(%error, "no models are served");
+                return;
+            }
+        };
+        if entries.is_empty() {
+            info!(dir = %dir.display(), "the model repository is empty");
+        }
+        let mut good = Vec::new();
+        for (name, entry) in entries {
+            match entry {
+                Ok(entry) => {
+                    self.set(&name, entry.version, State::Loading);
+                    good.push(entry);
+                }
+                Err(error) => self.fail(&name, 0, error.to_string()),
+            }
+        }
+        if good.is_empty() {
+            return;
+        }
+        match Runtime::load(onnxruntime) {
+            Ok(runtime) => {
+                for entry in good {
+                    self.load_one(&runtime, &entry);
+                }
+            }
+            Err(error) => {
+                for entry in good {
+                    self.fail(&entry.name, entry.version, error.to_string());
+                }
+            }
+        }
+    }
+
+    fn load_one(&self, runtime: &Runtime, entry: &ModelEntry) {
+        let started = Instant::now();
+        let statistics = Arc::new(Statistics::new());
+        match start_workers(runtime, entry, &statistics) {
+            Ok(queue) => {
+                info!(
+                    model = %entry.name,
+                    version = entry.version,
+                    load_ms = started.elapsed().as_millis(),
+                    "serving model"
+                );
+                self.set_with(&entry.name, entry.version, State::Ready(queue), statistics);
+                self.ready
+                    .send_modify(|ready| ready.push(entry.name.clone()));
+            }
+            Err(why) => self.fail(&entry.name, entry.version, why),
+        }
+    }
+
+    fn fail(&self, name: &Id, version: u64, why: String) {
+        error!(model = %name, version, why, "model is not served");
+        self.set(name, version, State::Failed(why));
+    }
+
+    fn set(&self, name: &Id, version: u64, state: State) {
+        self.set_with(name, version, state, Arc::new(Statistics::new()));
+    }
+
+    fn set_with(&self, name: &Id, version: u64, state: State, statistics: Arc<Statistics>) {
+        let served = Served {
+            version,
+            state,
+            statistics,
+        };
+        self.served.write().insert(name.clone(), served);
+    }
+
+    /// Gives a job to its model, or answers why not.
+    pub fn queue(&self, name: &Id, job: Job) {
+        let served = self.served.read();
+        let Some(model) = served.get(name) else {
+            let why = format!("there is no model {name}");
+            refuse(job, Status::NotFound, &why, None, None);
+            return;
+        };
+        let statistics = Some(&*model.statistics);
+        match &model.state {
+            State::Loading => {
+                let why = format!("the model {name} is warming up");
+                refuse(
+                    job,
+                    Status::Unavailable,
+                    &why,
+                    Some(WARM_UP_RETRY),
+                    statistics,
+                );
+            }
+            State::Failed(why) => {
+                let why = format!("the model {name} could not be loaded: {why}");
+                refuse(job, Status::RuntimeFailed, &why, None, statistics);
+            }
+            State::Ready(queue) => match queue.try_send(job) {
+                Ok(()) => {}
+                Err(TrySendError::Full(job)) => {
+                    let why = format!("the queue of the model {name} is full");
+                    let retry = drain_time(queue.len(), &model.statistics);
+                    refuse(job, Status::Unavailable, &why, Some(retry), statistics);
+                }
+                Err(TrySendError::Disconnected(job)) => {
+                    let why = format!("the threads of the model {name} have ended");
+                    refuse(job, Status::RuntimeFailed, &why, None, statistics);
+                }
+            },
+        }
+    }
+
+    /// What is known of each model, by name.
+    #[must_use]
+    pub fn report(&self) -> Vec<ModelReport> {
+        self.served
+            .read()
+            .iter()
+            .map(|(name, served)| ModelReport {
+                name: name.clone(),
+                version: served.version,
+                state: match &served.state {
+                    State::Loading => ModelState::Loading,
+                    State::Ready(_) => ModelState::Ready,
+                    State::Failed(why) => ModelState::Failed(why.clone()),
+                },
+                statistics: served.statistics.clone(),
+            })
+            .collect()
+    }
+}
+
+impl Default for Models {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn refuse(
+    job: Job,
+    status: Status,
+    why: &str,
+    retry_after: Option<Duration>,
+    statistics: Option<&Statistics>,
+) {
+    let mut outcome = Outcome::failure(status, why, job.encoding);
+    outcome.retry_after = retry_after;
+    if let Some(statistics) = statistics {
+        statistics.ended(status);
+    }
+    job.reply.send(outcome);
+}
+
+/// Time in which `waiting` jobs will have run, by the mean of all so far; between 10 ms and 10 s.
+fn drain_time(waiting: usize, statistics: &Statistics) -> Duration {
+    let (_, compute_us) = statistics.totals_us();
+    let ran: u64 = statistics
+        .outcomes()
+        .filter(|(status, _)| *status == Status::Ok)
+        .map(|(_, count)| count)
+        .sum();
+    let mean_us = compute_us / ran.max(1);
+    Duration::from_micros(mean_us.saturating_mul(waiting as u64))
+        .clamp(Duration::from_millis(10), Duration::from_secs(10))
+}
+
+fn start_workers(
+    runtime: &Runtime,
+    entry: &ModelEntry,
+    statistics: &Arc<Statistics>,
+) -> Result<Sender<Job>, String> {
+    let (queue, jobs) = bounded(entry.config.max_queue_size);
+    let identity = Identity {
+        name: entry.name.to_string(),
+        version: entry.version.to_string(),
+    };
+    for instance in 0..entry.config.instances {
+        let session = runtime.session(entry).map_err(|error| error.to_string())?;
+        let model = Model::new(session, entry).map_err(|error| error.to_string())?;
+        let (identity, jobs, statistics) = (identity.clone(), jobs.clone(), statistics.clone());
+        thread::Builder::new()
+            // The kernel keeps 15 characters of a thread's name.
+            .name(format!("{instance}-{}", entry.name))
+            .spawn(move || worker::work(model, &identity, &jobs, &statistics))
+            .map_err(|error| format!("cannot start an inference thread: {error}"))?;
+    }
+    Ok(queue)
+}

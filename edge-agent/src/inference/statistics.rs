@@ -1,0 +1,107 @@
+//! What a model has done: counters since the agent started, and medians since they were last asked for.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use edge_protocol::Status;
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+
+/// What a model has done.
+pub struct Statistics {
+    outcomes: [AtomicU64; Status::ALL.len()],
+    queue_us: AtomicU64,
+    compute_us: AtomicU64,
+    interval: Mutex<Interval>,
+}
+
+struct Interval {
+    queue_us: Histogram<u32>,
+    compute_us: Histogram<u32>,
+}
+
+/// Longest time that the histograms tell apart, in microseconds: one minute.
+const TIME_MAX_US: u64 = 60_000_000;
+
+impl Statistics {
+    /// Nothing done yet.
+    #[must_use]
+    #[allow(
+        clippy::expect_used,
+        reason = "the bounds are constants that the histogram accepts"
+    )]
+    pub fn new() -> Self {
+        let histogram =
+            || Histogram::new_with_bounds(1, TIME_MAX_US, 2).expect("1 < TIME_MAX_US, 2 digits");
+        Self {
+            outcomes: std::array::from_fn(|_| AtomicU64::new(0)),
+            queue_us: AtomicU64::new(0),
+            compute_us: AtomicU64::new(0),
+            interval: Mutex::new(Interval {
+                queue_us: histogram(),
+                compute_us: histogram(),
+            }),
+        }
+    }
+
+    /// A request has ended.
+    pub fn ended(&self, status: Status) {
+        if let Some(index) = Status::ALL.iter().position(|other| *other == status)
+            && let Some(count) = self.outcomes.get(index)
+        {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request has run.
+    pub fn ran(&self, queue: Duration, compute: Duration) {
+        let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let (queue, compute) = (microseconds(queue), microseconds(compute));
+        self.queue_us.fetch_add(queue, Ordering::Relaxed);
+        self.compute_us.fetch_add(compute, Ordering::Relaxed);
+        let mut interval = self.interval.lock();
+        interval.queue_us.saturating_record(queue.max(1));
+        interval.compute_us.saturating_record(compute.max(1));
+    }
+
+    /// Requests ended since the start, by status.
+    pub fn outcomes(&self) -> impl Iterator<Item = (Status, u64)> {
+        Status::ALL
+            .into_iter()
+            .zip(&self.outcomes)
+            .map(|(status, count)| (status, count.load(Ordering::Relaxed)))
+    }
+
+    /// Total time in the queue and in the runtime since the start, in microseconds.
+    #[must_use]
+    pub fn totals_us(&self) -> (u64, u64) {
+        (
+            self.queue_us.load(Ordering::Relaxed),
+            self.compute_us.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Medians of the time in the queue and in the runtime since this was last called, in microseconds; `None` when
+    /// nothing has run.
+    pub fn take_medians_us(&self) -> Option<(u64, u64)> {
+        let mut interval = self.interval.lock();
+        if interval.queue_us.is_empty() {
+            return None;
+        }
+        let medians = (
+            interval.queue_us.value_at_quantile(0.5),
+            interval.compute_us.value_at_quantile(0.5),
+        );
+        interval.queue_us.reset();
+        interval.compute_us.reset();
+        Some(medians)
+    }
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,158 @@
+//! An MQTT connection that is kept up: polls it, and after a loss waits a growing, jittered time and connects again.
+//! What happens on the connection goes to a [`Handler`], which must not wait.
+
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use edge_protocol::{BrokerUrl, Id, limit};
+use rumqttc::{
+    NetworkOptions, Outgoing,
+    v5::{
+        ConnectionError, Event, EventLoop, MqttOptions, StateError,
+        mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, Packet},
+    },
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Keep-alive of every connection. The broker gives a box up after one and a half of it (MQTT 5, section 3.1.2.10).
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Publishes that may be unacknowledged by the broker; it may allow fewer. The client library allocates this many.
+const INFLIGHT_MAX: u16 = 256;
+
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long a box stands back when another one has taken its name, so that the two do not push each other out
+/// many times a second.
+const STAND_BACK: Duration = Duration::from_secs(60);
+/// A connection that ended sooner after it was made was hardly lost by accident.
+const SHORT_LIFE: Duration = Duration::from_secs(5);
+/// So many short lives in a row mean that another box uses this one's name. Brokers say so when they end a connection
+/// (MQTT 5, section 3.14.2.1), but the client library does not understand all forms of that message.
+const SHORT_LIVES_MAX: u32 = 3;
+
+/// Requests to the client library that can wait: an answer and an acknowledgement for all that Receive Maximum lets
+/// in, and some for subscriptions. It is never full while the connection lives.
+pub(crate) const QUEUE: usize = 2 * limit::RECEIVE_MAX as usize + 64;
+
+/// What happens on a connection. Nothing here may wait: the connection stands still meanwhile.
+pub(crate) trait Handler: Send {
+    /// The connection is about to be made.
+    fn connecting(&mut self, _options: &mut MqttOptions) {}
+    /// The connection stands; without a session, subscriptions are gone.
+    fn connected(&mut self, session_present: bool);
+    /// Something came or went.
+    fn event(&mut self, event: Event);
+    /// The connection is gone, and with it what was in flight.
+    fn lost(&mut self, eventloop: &mut EventLoop);
+}
+
+/// Options that all connections of a box share. `purpose` tells its connections apart; '.' cannot be in a name, so
+/// the box's name stays a prefix that access lists can rely on.
+pub(crate) fn options(broker: &BrokerUrl, box_id: &Id, purpose: &str) -> MqttOptions {
+    let client_id = format!("{box_id}.{purpose}");
+    let mut options = MqttOptions::new(client_id, &broker.host, broker.port);
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    network.set_connection_timeout(5);
+    options
+        .set_network_options(network)
+        .set_keep_alive(KEEP_ALIVE)
+        .set_max_packet_size(Some(limit::PACKET_MAX_BYTES))
+        .set_receive_maximum(Some(limit::RECEIVE_MAX))
+        .set_outgoing_inflight_upper_limit(INFLIGHT_MAX)
+        .set_session_expiry_interval(Some(0));
+    options
+}
+
+/// Polls until `stop` is cancelled and the connection has ended or disconnects.
+pub(crate) async fn keep_up(
+    mut eventloop: EventLoop,
+    mut handler: impl Handler,
+    purpose: &'static str,
+    stop: CancellationToken,
+) {
+    let retries = ExponentialBuilder::default()
+        .with_min_delay(FIRST_RETRY)
+        .with_max_delay(LAST_RETRY)
+        .with_jitter()
+        .without_max_times();
+    let mut retry = retries.build();
+    let mut connected_at: Option<Instant> = None;
+    let mut short_lives = 0;
+    handler.connecting(&mut eventloop.options);
+    loop {
+        let error = match eventloop.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(connack))) => {
+                info!(
+                    purpose,
+                    session = connack.session_present,
+                    "connected to the broker"
+                );
+                connected_at = Some(Instant::now());
+                handler.connected(connack.session_present);
+                continue;
+            }
+            // Some brokers leave it to the client to close the connection.
+            Ok(Event::Outgoing(Outgoing::Disconnect)) if stop.is_cancelled() => return,
+            Ok(event) => {
+                handler.event(event);
+                continue;
+            }
+            Err(error) => error,
+        };
+        handler.lost(&mut eventloop);
+        if stop.is_cancelled() {
+            return;
+        }
+        match connected_at.take().map(|at| at.elapsed() < SHORT_LIFE) {
+            Some(true) => short_lives += 1,
+            Some(false) => {
+                short_lives = 0;
+                retry = retries.build();
+            }
+            None => {}
+        }
+        let mut wait = retry.next().unwrap_or(LAST_RETRY);
+        let retry_ms = wait.as_millis();
+        match reason(&error, short_lives) {
+            Reason::TakenOver => {
+                short_lives = 0;
+                wait = STAND_BACK + wait;
+                error!(
+                    purpose,
+                    retry_s = wait.as_secs(),
+                    "another box has connected under this box's id; give one of them another --box-id"
+                );
+            }
+            Reason::Refused(code) => {
+                error!(purpose, ?code, retry_ms, "the broker refuses this box");
+            }
+            Reason::Lost => warn!(purpose, %error, retry_ms, "no connection to the broker"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.cancelled() => return,
+        }
+        handler.connecting(&mut eventloop.options);
+    }
+}
+
+enum Reason {
+    TakenOver,
+    Refused(ConnectReturnCode),
+    Lost,
+}
+
+fn reason(error: &ConnectionError, short_lives: u32) -> Reason {
+    match error {
+        _ if short_lives >= SHORT_LIVES_MAX => Reason::TakenOver,
+        ConnectionError::MqttState(StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::SessionTakenOver,
+            ..
+        }) => Reason::TakenOver,
+        ConnectionError::ConnectionRefused(code) => Reason::Refused(*code),
+        _ => Reason::Lost,
+    }
+}

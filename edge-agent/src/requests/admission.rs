@@ -1,0 +1,421 @@
+//! Reads what arrived on a request topic: who sent it, where its answer goes, until when, in which encoding.
+//! Pure; the body itself is read on an inference thread.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use edge_protocol::{
+    Id, Status,
+    envelope::{self, Form},
+    limit,
+    oip::Encoding,
+    property,
+    topic::{InferTopic, ReplyRoot, Target},
+};
+use rumqttc::v5::mqttbytes::{
+    QoS,
+    v5::{Publish, PublishProperties},
+};
+
+/// Where an answer goes, and in which clothes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplyTo {
+    /// Topic below the sender's reply root.
+    pub topic: String,
+    /// MQTT 5: the request's correlation data.
+    pub correlation: Bytes,
+    /// MQTT 3.1.1: the answer is wrapped as the request was.
+    pub envelope: Option<Form>,
+    /// Quality of service of the request.
+    pub qos: QoS,
+    /// Encoding of the request's body, which a failure's body follows.
+    pub encoding: Encoding,
+}
+
+/// A request whose frame is in order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The model asked for.
+    pub model: Id,
+    /// The sender.
+    pub client: Id,
+    /// Where the answer goes.
+    pub reply: ReplyTo,
+    /// Time from arrival until the answer is of no use.
+    pub expires_in: Duration,
+    /// The body, encoded as `reply.encoding` says.
+    pub body: Bytes,
+}
+
+/// What an arrival is.
+#[derive(Debug, PartialEq)]
+pub enum Admission {
+    /// A request to run.
+    Accept(Request),
+    /// A request to refuse with an answer.
+    Refuse {
+        /// Where the answer goes.
+        reply: ReplyTo,
+        /// Why, as a code.
+        status: Status,
+        /// Why, in words.
+        message: String,
+    },
+    /// Something that cannot be answered.
+    Drop(DropReason),
+}
+
+/// Why an arrival gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// The topic is not one of a request to this box.
+    Topic,
+    /// There is no Response Topic, and the payload is no envelope.
+    NoResponseTopic,
+    /// The Response Topic is not below the sender's own reply root.
+    ForeignResponseTopic,
+    /// The Response Topic has a wildcard.
+    WildcardResponseTopic,
+}
+
+impl DropReason {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [
+        Self::Topic,
+        Self::NoResponseTopic,
+        Self::ForeignResponseTopic,
+        Self::WildcardResponseTopic,
+    ];
+
+    /// Name in telemetry and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Topic => "topic",
+            Self::NoResponseTopic => "no-response-topic",
+            Self::ForeignResponseTopic => "foreign-response-topic",
+            Self::WildcardResponseTopic => "wildcard-response-topic",
+        }
+    }
+}
+
+/// Reads what arrived on one of the topics of `box_id` in `region`.
+#[must_use]
+pub fn read(publish: &Publish, region: &Id, box_id: &Id) -> Admission {
+    let Some((model, client)) = sender(&publish.topic, region, box_id) else {
+        return Admission::Drop(DropReason::Topic);
+    };
+    let absent = PublishProperties::default();
+    let properties = publish.properties.as_ref().unwrap_or(&absent);
+    match &properties.response_topic {
+        Some(topic) => match check_reply(region, &client, topic) {
+            Ok(()) => read_mqtt5(publish, properties, topic, model, client),
+            Err(reason) => Admission::Drop(reason),
+        },
+        None => read_envelope(publish, region, model, client),
+    }
+}
+
+fn sender(topic: &[u8], region: &Id, box_id: &Id) -> Option<(Id, Id)> {
+    let topic = InferTopic::parse(std::str::from_utf8(topic).ok()?).ok()?;
+    let is_for_us = topic.region == region.as_str()
+        && match topic.target {
+            Target::Any => true,
+            Target::Box(id) => id == box_id.as_str(),
+        };
+    if is_for_us {
+        Some((Id::new(topic.model).ok()?, Id::new(topic.client).ok()?))
+    } else {
+        None
+    }
+}
+
+fn check_reply(region: &Id, client: &Id, topic: &str) -> Result<(), DropReason> {
+    let root = ReplyRoot {
+        region: region.as_str(),
+        client: client.as_str(),
+    };
+    root.check(topic).map_err(|error| match error {
+        edge_protocol::topic::TopicError::Wildcard => DropReason::WildcardResponseTopic,
+        _ => DropReason::ForeignResponseTopic,
+    })
+}
+
+fn read_mqtt5(
+    publish: &Publish,
+    properties: &PublishProperties,
+    reply_topic: &str,
+    model: Id,
+    client: Id,
+) -> Admission {
+    let header_length = properties
+        .user_properties
+        .iter()
+        .find(|(name, _)| name == property::INFERENCE_HEADER_CONTENT_LENGTH)
+        .map(|(_, value)| value.as_str());
+    let encoding = Encoding::from_properties(properties.content_type.as_deref(), header_length);
+    let reply = ReplyTo {
+        topic: reply_topic.to_owned(),
+        correlation: properties.correlation_data.clone().unwrap_or_default(),
+        envelope: None,
+        qos: publish.qos,
+        encoding: *encoding.as_ref().unwrap_or(&Encoding::Json),
+    };
+    let refuse = |status, message: String| Admission::Refuse {
+        reply: reply.clone(),
+        status,
+        message,
+    };
+    if let Err(error) = encoding {
+        return refuse(Status::BadRequest, error.to_string());
+    }
+    let Some(expiry_s) = properties.message_expiry_interval else {
+        return refuse(
+            Status::BadRequest,
+            "the request needs a message expiry interval".into(),
+        );
+    };
+    let expires_in = Duration::from_secs(expiry_s.into());
+    check(Request {
+        model,
+        client,
+        reply: reply.clone(),
+        expires_in,
+        body: publish.payload.clone(),
+    })
+}
+
+fn read_envelope(publish: &Publish, region: &Id, model: Id, client: Id) -> Admission {
+    // Base64 grows by a third, and an envelope that is larger than that cannot hold a request that is not too large.
+    if publish.payload.len() > limit::REQUEST_MAX_BYTES / 3 * 4 + 4096 {
+        return Admission::Drop(DropReason::NoResponseTopic);
+    }
+    let Ok(envelope) = envelope::Request::decode(&publish.payload) else {
+        return Admission::Drop(DropReason::NoResponseTopic);
+    };
+    if let Err(reason) = check_reply(region, &client, &envelope.reply) {
+        return Admission::Drop(reason);
+    }
+    check(Request {
+        model,
+        client,
+        reply: ReplyTo {
+            topic: envelope.reply,
+            correlation: envelope.correlation.into(),
+            envelope: Some(envelope.form),
+            qos: publish.qos,
+            encoding: envelope.body.encoding,
+        },
+        expires_in: Duration::from_millis(envelope.timeout_ms.into()),
+        body: envelope.body.bytes,
+    })
+}
+
+/// The checks that both forms share.
+fn check(request: Request) -> Admission {
+    let correlation_bytes = request.reply.correlation.len();
+    let (status, message) = if correlation_bytes == 0 {
+        (
+            Status::BadRequest,
+            "the request needs correlation data".to_owned(),
+        )
+    } else if correlation_bytes > limit::CORRELATION_MAX_BYTES {
+        (
+            Status::BadRequest,
+            format!(
+                "the correlation data has {correlation_bytes} bytes, at most {} are allowed",
+                limit::CORRELATION_MAX_BYTES
+            ),
+        )
+    } else if request.expires_in > Duration::from_secs(limit::EXPIRY_MAX_S.into()) {
+        (
+            Status::BadRequest,
+            format!(
+                "the request expires in {} s, at most {} s are allowed",
+                request.expires_in.as_secs(),
+                limit::EXPIRY_MAX_S
+            ),
+        )
+    } else if request.expires_in.is_zero() {
+        (
+            Status::DeadlinePassed,
+            "the request had expired when it arrived".to_owned(),
+        )
+    } else if request.body.is_empty() {
+        (Status::BadRequest, "the request is empty".to_owned())
+    } else if request.body.len() > limit::REQUEST_MAX_BYTES {
+        (
+            Status::TooLarge,
+            format!(
+                "the request has {} bytes, at most {} are allowed",
+                request.body.len(),
+                limit::REQUEST_MAX_BYTES
+            ),
+        )
+    } else {
+        return Admission::Accept(request);
+    };
+    Admission::Refuse {
+        reply: request.reply,
+        status,
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Id {
+        Id::new(text).unwrap()
+    }
+
+    fn publish(change: impl FnOnce(&mut Publish, &mut PublishProperties)) -> Publish {
+        let mut properties = PublishProperties {
+            response_topic: Some("edge/v1/lab/reply/cam-1/a".into()),
+            correlation_data: Some("7".into()),
+            message_expiry_interval: Some(10),
+            content_type: Some(property::CONTENT_TYPE_JSON.into()),
+            ..PublishProperties::default()
+        };
+        let mut publish = Publish::new(
+            "edge/v1/lab/any/infer/digits/cam-1",
+            QoS::AtLeastOnce,
+            "{}",
+            None,
+        );
+        change(&mut publish, &mut properties);
+        publish.properties = Some(properties);
+        publish
+    }
+
+    fn read_it(publish: &Publish) -> Admission {
+        read(publish, &id("lab"), &id("box-1"))
+    }
+
+    #[test]
+    fn accepts_a_request_in_order() {
+        let Admission::Accept(request) = read_it(&publish(|_, _| {})) else {
+            panic!("a request in order is accepted")
+        };
+        assert_eq!(request.model, id("digits"));
+        assert_eq!(request.client, id("cam-1"));
+        assert_eq!(request.expires_in, Duration::from_secs(10));
+        assert_eq!(request.reply.encoding, Encoding::Json);
+    }
+
+    #[test]
+    fn drops_what_it_must_not_answer() {
+        let cases: [(&str, DropReason, Publish); 6] = [
+            (
+                "another region",
+                DropReason::Topic,
+                publish(|p, _| p.topic = "edge/v1/west/any/infer/digits/cam-1".into()),
+            ),
+            (
+                "another box",
+                DropReason::Topic,
+                publish(|p, _| p.topic = "edge/v1/lab/box/box-2/infer/digits/cam-1".into()),
+            ),
+            (
+                "no response topic",
+                DropReason::NoResponseTopic,
+                publish(|_, properties| properties.response_topic = None),
+            ),
+            (
+                "a wildcard",
+                DropReason::WildcardResponseTopic,
+                publish(|_, p| p.response_topic = Some("edge/v1/lab/reply/cam-1/#".into())),
+            ),
+            (
+                "another client's reply topic",
+                DropReason::ForeignResponseTopic,
+                publish(|_, p| p.response_topic = Some("edge/v1/lab/reply/cam-2/a".into())),
+            ),
+            (
+                "a command topic",
+                DropReason::ForeignResponseTopic,
+                publish(|_, p| p.response_topic = Some("edge/v1/lab/box/box-2/op/reboot/x".into())),
+            ),
+        ];
+        for (name, reason, publish) in cases {
+            assert_eq!(read_it(&publish), Admission::Drop(reason), "{name}");
+        }
+    }
+
+    #[test]
+    fn refuses_with_the_right_status() {
+        let cases: [(&str, Status, Publish); 9] = [
+            (
+                "no correlation",
+                Status::BadRequest,
+                publish(|_, p| p.correlation_data = None),
+            ),
+            (
+                "a long correlation",
+                Status::BadRequest,
+                publish(|_, p| p.correlation_data = Some(vec![0; 65].into())),
+            ),
+            (
+                "no expiry",
+                Status::BadRequest,
+                publish(|_, p| p.message_expiry_interval = None),
+            ),
+            (
+                "expiry beyond the limit",
+                Status::BadRequest,
+                publish(|_, p| p.message_expiry_interval = Some(limit::EXPIRY_MAX_S + 1)),
+            ),
+            (
+                "expired on arrival",
+                Status::DeadlinePassed,
+                publish(|_, p| p.message_expiry_interval = Some(0)),
+            ),
+            (
+                "an unknown content type",
+                Status::BadRequest,
+                publish(|_, p| p.content_type = Some("text/plain".into())),
+            ),
+            (
+                "binary without header length",
+                Status::BadRequest,
+                publish(|_, p| p.content_type = Some(property::CONTENT_TYPE_BINARY.into())),
+            ),
+            (
+                "empty",
+                Status::BadRequest,
+                publish(|p, _| p.payload = Bytes::new()),
+            ),
+            (
+                "too large",
+                Status::TooLarge,
+                publish(|p, _| p.payload = vec![b' '; limit::REQUEST_MAX_BYTES + 1].into()),
+            ),
+        ];
+        for (name, expected, publish) in cases {
+            let Admission::Refuse {
+                status, message, ..
+            } = read_it(&publish)
+            else {
+                panic!("{name} is refused")
+            };
+            assert_eq!(status, expected, "{name}: {message}");
+        }
+    }
+
+    #[test]
+    fn an_envelope_stands_in_for_mqtt_5() {
+        let publish = publish(|p, properties| {
+            *properties = PublishProperties::default();
+            p.payload = r#"{"reply":"edge/v1/lab/reply/cam-1/a","correlation":"7","timeout_ms":500,
+                "encoding":"json","body":{"inputs":[]}}"#
+                .into();
+        });
+        let Admission::Accept(request) = read_it(&publish) else {
+            panic!("an envelope is accepted")
+        };
+        assert_eq!(request.expires_in, Duration::from_millis(500));
+        assert_eq!(request.reply.envelope, Some(Form::Json));
+        assert_eq!(request.body, r#"{"inputs":[]}"#);
+    }
+}

@@ -1,0 +1,168 @@
+//! One connection that takes requests: hands answers to the client library and keeps the order of acknowledgements.
+
+use bytes::Bytes;
+use edge_protocol::{envelope, property};
+use parking_lot::Mutex;
+use rumqttc::v5::{
+    AsyncClient, EventLoop,
+    mqttbytes::{
+        QoS,
+        v5::{Publish, PublishProperties},
+    },
+};
+use tracing::warn;
+
+use super::{
+    admission::ReplyTo,
+    exchange::{Exchange, Ticket},
+};
+use crate::outcome::Outcome;
+
+/// A connection that takes requests.
+pub(crate) struct Connection {
+    client: AsyncClient,
+    exchange: Mutex<Exchange>,
+}
+
+/// Somebody who waits for an answer.
+pub(crate) struct Waiter {
+    pub(crate) reply: ReplyTo,
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) connection: std::sync::Arc<Connection>,
+}
+
+impl Connection {
+    pub(crate) fn new(client: AsyncClient) -> Self {
+        Self {
+            client,
+            exchange: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn client(&self) -> &AsyncClient {
+        &self.client
+    }
+
+    /// A request has arrived; at QoS 0 it has no place in the order.
+    pub(crate) fn arrived(&self, publish: &Publish) -> Option<Ticket> {
+        (publish.qos != QoS::AtMostOnce).then(|| self.exchange.lock().arrived(publish.pkid))
+    }
+
+    /// The client library has written an answer.
+    pub(crate) fn written(&self, packet_id: u16) {
+        let mut exchange = self.exchange.lock();
+        exchange.written(packet_id);
+        self.acknowledge(&mut exchange);
+    }
+
+    /// The broker has acknowledged an answer.
+    pub(crate) fn acknowledged(&self, packet_id: u16) {
+        let mut exchange = self.exchange.lock();
+        exchange.acknowledged(packet_id);
+        self.acknowledge(&mut exchange);
+    }
+
+    /// A request needs no answer.
+    pub(crate) fn dismissed(&self, ticket: Option<Ticket>) {
+        if let Some(ticket) = ticket {
+            let mut exchange = self.exchange.lock();
+            exchange.dismissed(ticket);
+            self.acknowledge(&mut exchange);
+        }
+    }
+
+    /// The connection is lost: throws away what the client library would repeat on the next one. Acknowledgements
+    /// would name the wrong requests there, and answers come out of the cache when the broker delivers again.
+    pub(crate) fn lost(&self, eventloop: &mut EventLoop) {
+        let mut exchange = self.exchange.lock();
+        eventloop.clean();
+        eventloop.pending.clear();
+        eventloop.state.collision = None;
+        exchange.lost();
+    }
+
+    /// Whether every request has been answered and acknowledged.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.exchange.lock().is_idle()
+    }
+
+    fn acknowledge(&self, exchange: &mut Exchange) {
+        while let Some(packet_id) = exchange.next_acknowledgement() {
+            let mut publish = Publish::new("", QoS::AtLeastOnce, Bytes::new(), None);
+            publish.pkid = packet_id;
+            if self.client.try_ack(&publish).is_err() {
+                // The queue holds more than Receive Maximum allows to be outstanding, so this is a lost connection.
+                warn!(
+                    packet_id,
+                    "cannot acknowledge a request: the connection is down"
+                );
+            }
+        }
+    }
+
+    /// Sends an answer. It never waits: the queue to the client library holds all that Receive Maximum lets in.
+    pub(crate) fn answer(
+        &self,
+        reply: ReplyTo,
+        ticket: Option<Ticket>,
+        outcome: &Outcome,
+        box_id: &str,
+    ) {
+        let qos = reply.qos;
+        let topic = reply.topic.clone();
+        let (payload, properties) = match reply.envelope {
+            None => (
+                outcome.body.bytes.clone(),
+                properties(reply, outcome, box_id),
+            ),
+            Some(form) => (wrap(&reply, form, outcome), PublishProperties::default()),
+        };
+        // Under one lock, so that answers are written in the order in which the exchange saw them handed over.
+        let mut exchange = self.exchange.lock();
+        match self
+            .client
+            .try_publish_with_properties(topic, qos, false, payload, properties)
+        {
+            Ok(()) => exchange.handed(ticket),
+            Err(_) => warn!(
+                "an answer is dropped: the connection is down; the sender's repeat will get it"
+            ),
+        }
+    }
+}
+
+fn properties(reply: ReplyTo, outcome: &Outcome, box_id: &str) -> PublishProperties {
+    let mut user_properties = Vec::with_capacity(4);
+    let mut user = |name: &str, value: String| user_properties.push((name.to_owned(), value));
+    user(property::STATUS, outcome.status.to_string());
+    user(property::SERVED_BY, box_id.to_owned());
+    if !outcome.message.is_empty() {
+        user(property::STATUS_MESSAGE, outcome.message.clone());
+    }
+    if let Some(retry_after_ms) = outcome.retry_after_ms() {
+        user(property::RETRY_AFTER_MS, retry_after_ms.to_string());
+    }
+    if let edge_protocol::oip::Encoding::Binary { header_length } = outcome.body.encoding {
+        user(
+            property::INFERENCE_HEADER_CONTENT_LENGTH,
+            header_length.to_string(),
+        );
+    }
+    PublishProperties {
+        correlation_data: Some(reply.correlation).filter(|correlation| !correlation.is_empty()),
+        content_type: Some(outcome.body.encoding.content_type().to_owned()),
+        user_properties,
+        ..PublishProperties::default()
+    }
+}
+
+fn wrap(reply: &ReplyTo, form: envelope::Form, outcome: &Outcome) -> Bytes {
+    envelope::Answer {
+        correlation: &String::from_utf8_lossy(&reply.correlation),
+        status: outcome.status,
+        message: Some(outcome.message.as_str()).filter(|message| !message.is_empty()),
+        retry_after_ms: outcome.retry_after_ms(),
+        body: &outcome.body,
+    }
+    .encode(form)
+}

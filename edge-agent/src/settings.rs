@@ -1,0 +1,209 @@
+//! Settings of the agent: each one is a flag and a key of the TOML file; flags win.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use edge_protocol::{BrokerUrl, Id};
+use serde::Deserialize;
+
+/// What a user may say, on the command line or in the file.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Region that the box belongs to
+    #[arg(long, env = "EDGE_REGION")]
+    pub region: Option<Id>,
+    /// Name of this box, unique in its region: a-z, 0-9 and '-', at most 63 characters
+    #[arg(long, env = "EDGE_BOX_ID")]
+    pub box_id: Option<Id>,
+    /// The region's MQTT broker, as mqtt://HOST:PORT
+    #[arg(long, env = "EDGE_BROKER", value_name = "URL")]
+    pub broker: Option<BrokerUrl>,
+    /// Board, by name or as a path to its file [default: host-sim]
+    #[arg(long, env = "EDGE_BOARD")]
+    pub board: Option<String>,
+    /// Model repository, laid out as DIR/{model}/{version}/model.onnx [default: /var/lib/edge-agent/models]
+    #[arg(long, env = "EDGE_MODELS", value_name = "DIR")]
+    pub models: Option<PathBuf>,
+    /// Where the agent keeps its state [default: /var/lib/edge-agent]
+    #[arg(long, env = "EDGE_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The ONNX Runtime library [default: /usr/lib/edge-agent/libonnxruntime.so]
+    #[arg(long, env = "EDGE_ONNXRUNTIME", value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
+    /// Seconds between two looks at the box's state; what changed is reported [default: 10]
+    #[arg(long, env = "EDGE_TELEMETRY_INTERVAL_S", value_name = "SECONDS")]
+    pub telemetry_interval_s: Option<u32>,
+    /// Seconds that requests in progress may take to end after SIGTERM [default: 10]
+    #[arg(long, env = "EDGE_DRAIN_TIMEOUT_S", value_name = "SECONDS")]
+    pub drain_timeout_s: Option<u32>,
+    /// Memory for the answers that are kept for repeated requests, in MiB [default: 64]
+    #[arg(long, env = "EDGE_ANSWER_CACHE_MIB", value_name = "MIB")]
+    pub answer_cache_mib: Option<u32>,
+}
+
+/// Checked settings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The region.
+    pub region: Id,
+    /// This box.
+    pub box_id: Id,
+    /// The broker.
+    pub broker: BrokerUrl,
+    /// Board name or path.
+    pub board: String,
+    /// Model repository.
+    pub models: PathBuf,
+    /// State directory; exists and is writable.
+    pub data: PathBuf,
+    /// ONNX Runtime's library.
+    pub onnxruntime: PathBuf,
+    /// Telemetry interval.
+    pub telemetry_interval_s: u32,
+    /// Time to drain.
+    pub drain_timeout_s: u32,
+    /// Bound on cached answers.
+    pub answer_cache_bytes: usize,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("cannot read the settings file {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The file is not what is expected.
+    #[error("cannot understand the settings file {path}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A setting without default.
+    #[error("no {key} is set; give --{flag} or write {key} = \"...\" into the settings file")]
+    Missing {
+        /// Key in the file.
+        key: &'static str,
+        /// Name of the flag.
+        flag: &'static str,
+    },
+    /// A number out of its range.
+    #[error("{key} is {value}, but must lie between {min} and {max}")]
+    Range {
+        /// Key in the file.
+        key: &'static str,
+        /// What was given.
+        value: u32,
+        /// Smallest value.
+        min: u32,
+        /// Largest value.
+        max: u32,
+    },
+    /// The state directory cannot be made.
+    #[error("cannot create the data directory {path}; give another one with --data")]
+    Data {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+impl Options {
+    /// Reads the settings file.
+    ///
+    /// # Errors
+    /// [`SettingsError::Read`] and [`SettingsError::Parse`].
+    pub fn from_file(path: &Path) -> Result<Self, SettingsError> {
+        let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| SettingsError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    /// These options, and where one is not given, that of `other`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            region: self.region.or(other.region),
+            box_id: self.box_id.or(other.box_id),
+            broker: self.broker.or(other.broker),
+            board: self.board.or(other.board),
+            models: self.models.or(other.models),
+            data: self.data.or(other.data),
+            onnxruntime: self.onnxruntime.or(other.onnxruntime),
+            telemetry_interval_s: self.telemetry_interval_s.or(other.telemetry_interval_s),
+            drain_timeout_s: self.drain_timeout_s.or(other.drain_timeout_s),
+            answer_cache_mib: self.answer_cache_mib.or(other.answer_cache_mib),
+        }
+    }
+
+    /// Fills in defaults, checks ranges and creates the data directory.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the setting and what to do.
+    pub fn check(self) -> Result<Settings, SettingsError> {
+        let missing = |key, flag| SettingsError::Missing { key, flag };
+        let data = self
+            .data
+            .unwrap_or_else(|| PathBuf::from("/var/lib/edge-agent"));
+        std::fs::create_dir_all(&data).map_err(|source| SettingsError::Data {
+            path: data.clone(),
+            source,
+        })?;
+        let answer_cache_mib = in_range("answer_cache_mib", self.answer_cache_mib, 64, 1, 4096)?;
+        Ok(Settings {
+            region: self.region.ok_or_else(|| missing("region", "region"))?,
+            box_id: self.box_id.ok_or_else(|| missing("box_id", "box-id"))?,
+            broker: self.broker.ok_or_else(|| missing("broker", "broker"))?,
+            board: self.board.unwrap_or_else(|| "host-sim".to_owned()),
+            models: self
+                .models
+                .unwrap_or_else(|| PathBuf::from("/var/lib/edge-agent/models")),
+            data,
+            onnxruntime: self
+                .onnxruntime
+                .unwrap_or_else(|| PathBuf::from("/usr/lib/edge-agent/libonnxruntime.so")),
+            telemetry_interval_s: in_range(
+                "telemetry_interval_s",
+                self.telemetry_interval_s,
+                10,
+                1,
+                3600,
+            )?,
+            drain_timeout_s: in_range("drain_timeout_s", self.drain_timeout_s, 10, 0, 600)?,
+            answer_cache_bytes: (answer_cache_mib as usize) << 20,
+        })
+    }
+}
+
+fn in_range(
+    key: &'static str,
+    value: Option<u32>,
+    default: u32,
+    min: u32,
+    max: u32,
+) -> Result<u32, SettingsError> {
+    let value = value.unwrap_or(default);
+    if (min..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(SettingsError::Range {
+            key,
+            value,
+            min,
+            max,
+        })
+    }
+}

@@ -1,0 +1,4 @@
+//! The commands. Each takes its arguments, wires the parts together and prints what came out.
+
+pub mod completions;
+pub mod sense;

@@ -1,0 +1,51 @@
+//! Every decoder of foreign bytes: the first byte chooses which, so that one corpus serves all.
+//!
+//! Run with `RUSTC_BOOTSTRAP=1 cargo fuzz run decoders` in `protocol/`.
+#![no_main]
+
+use bytes::Bytes;
+use edge_protocol::{
+    compact, envelope,
+    oip::{Answer, Encoding, Request},
+    sparkplug::Payload,
+    topic::InferTopic,
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((choice, data)) = data.split_first() else {
+        return;
+    };
+    let body = Bytes::copy_from_slice(data);
+    match choice % 8 {
+        0 => round_trip(&body, Encoding::Json),
+        1 => round_trip(&body, Encoding::Cbor),
+        2 => {
+            if let Some((length, rest)) = data.split_first() {
+                let header_length = usize::from(*length);
+                round_trip(&Bytes::copy_from_slice(rest), Encoding::Binary { header_length });
+            }
+        }
+        3 => drop(Answer::decode(&body, Encoding::Json)),
+        4 => drop(compact::Answer::decode(data)),
+        5 => drop(envelope::Request::decode(&body)),
+        6 => drop(Payload::read(data)),
+        _ => {
+            if let Ok(text) = std::str::from_utf8(data)
+                && let Ok(topic) = InferTopic::parse(text)
+            {
+                assert_eq!(topic.to_string(), text);
+            }
+        }
+    }
+});
+
+/// What is read can be written, and reads the same again.
+fn round_trip(body: &Bytes, encoding: Encoding) {
+    if let Ok(request) = Request::decode(body, encoding)
+        && let Ok(written) = request.encode(encoding)
+    {
+        let again = Request::decode(&written.bytes, written.encoding);
+        assert_eq!(again.expect("what was written can be read"), request);
+    }
+}

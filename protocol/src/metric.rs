@@ -1,0 +1,56 @@
+//! Names of a box's telemetry metrics: `group/name`, or `inference/{model}/name`.
+
+/// Board name, as in `board-configs/`.
+pub const BOARD: &str = "system/board";
+/// Version of the agent.
+pub const AGENT_VERSION: &str = "system/agent_version";
+/// Version of the kernel.
+pub const KERNEL_VERSION: &str = "system/kernel_version";
+/// Random number of this run of the agent: two live boxes with one id differ in it.
+pub const INSTANCE: &str = "system/instance";
+/// Seconds since the agent started.
+pub const UPTIME_S: &str = "system/uptime_s";
+/// Share of CPU time in use over the last interval, 0 to 100, all cores together.
+pub const CPU_LOAD_PERCENT: &str = "cpu/load_percent";
+/// Prefix of temperatures, followed by the zone's name, in thousandths of a degree Celsius.
+pub const TEMPERATURE_PREFIX: &str = "temperature_millicelsius/";
+/// Bytes of main memory.
+pub const MEMORY_TOTAL_BYTES: &str = "memory/total_bytes";
+/// Bytes of main memory that programs can still have.
+pub const MEMORY_AVAILABLE_BYTES: &str = "memory/available_bytes";
+/// Resident bytes of the agent itself.
+pub const AGENT_RESIDENT_BYTES: &str = "memory/agent_resident_bytes";
+/// Bytes of the file system that holds the agent's data.
+pub const STORAGE_TOTAL_BYTES: &str = "storage/total_bytes";
+/// Bytes of it that are free for the agent.
+pub const STORAGE_AVAILABLE_BYTES: &str = "storage/available_bytes";
+
+/// Prefix of metrics of one model: `inference/{model}/`.
+pub const INFERENCE_PREFIX: &str = "inference/";
+/// Execution provider that runs the model.
+pub const PROVIDER: &str = "provider";
+/// Version of the model being served.
+pub const MODEL_VERSION: &str = "version";
+/// `loading`, `ready` or `failed: REASON`.
+pub const MODEL_STATE: &str = "state";
+/// Requests answered with 200 since the agent started.
+pub const SUCCESS: &str = "success";
+/// Prefix of failed requests since the agent started, followed by [`crate::Status::reason`].
+pub const FAILURE_PREFIX: &str = "failure/";
+/// Total time that requests waited in the queue since the agent started, in microseconds.
+pub const QUEUE_US: &str = "queue_us";
+/// Total time of the runtime since the agent started, in microseconds.
+pub const COMPUTE_US: &str = "compute_us";
+/// Median wait in the queue over the last interval, in microseconds.
+pub const QUEUE_P50_US: &str = "queue_p50_us";
+/// Median time of the runtime over the last interval, in microseconds.
+pub const COMPUTE_P50_US: &str = "compute_p50_us";
+
+/// Prefix of requests that could not be answered, followed by the reason (`no-response-topic`, ...).
+pub const DROPPED_PREFIX: &str = "requests/dropped/";
+
+/// Name of a metric of one model.
+#[must_use]
+pub fn of_model(model: &str, name: &str) -> String {
+    format!("{INFERENCE_PREFIX}{model}/{name}")
+}
