@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use edge_indexer::live::now_ms;
-use edge_indexer::settings::BrokerAddress;
+use edge_protocol::BrokerUrl;
 use edge_protocol::metric::{self, of_model};
 use edge_protocol::sparkplug::{BD_SEQ, MessageType, Metric, NodeTopic, Payload, REBIRTH, Value};
 use rand::rngs::StdRng;
@@ -24,7 +24,7 @@ use tokio::time::MissedTickBehavior;
 struct Crowd {
     /// The broker.
     #[arg(long)]
-    broker: BrokerAddress,
+    broker: BrokerUrl,
     /// The region.
     #[arg(long)]
     region: String,
@@ -68,7 +68,7 @@ async fn carry(crowd: Crowd, boxes: Vec<u32>) -> anyhow::Result<()> {
     let Some(first) = boxes.first().copied() else {
         return Ok(());
     };
-    let BrokerAddress { host, port } = &crowd.broker;
+    let BrokerUrl { host, port } = &crowd.broker;
     let mut options = MqttOptions::new(format!("crowd-{}", name(first)), host, *port);
     let mut network = rumqttc::NetworkOptions::new();
     network.set_tcp_nodelay(true);
@@ -155,6 +155,10 @@ async fn carry(crowd: Crowd, boxes: Vec<u32>) -> anyhow::Result<()> {
             let seq = Some(u64::from(message % 256));
             send(MessageType::NodeData, number, payload(seq, metrics)).await?;
         }
+    }
+    // A will is not sent after a proper goodbye, so the deaths are (Sparkplug B 3.0, section 6.4.22).
+    for &number in &boxes {
+        send(MessageType::NodeDeath, number, death.clone()).await?;
     }
     client.disconnect().await?;
     polling.await.context("the polling task panicked")?

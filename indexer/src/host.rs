@@ -11,7 +11,7 @@ use bytes::Bytes;
 use edge_protocol::sparkplug::{
     HostState, MessageType, Metric, NodeTopic, Payload, REBIRTH, Value, state_topic,
 };
-use edge_protocol::{Id, limit};
+use edge_protocol::{BrokerUrl, Id, limit};
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectProperties, LastWill, SubscribeReasonCode};
@@ -21,7 +21,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::live::now_ms;
-use crate::settings::BrokerAddress;
 
 /// Messages between the connection and the region.
 pub const INBOX: usize = 8_192;
@@ -43,7 +42,7 @@ pub struct HostSettings {
     /// The indexer: Sparkplug's host id.
     pub indexer: Id,
     /// The broker.
-    pub broker: BrokerAddress,
+    pub broker: BrokerUrl,
 }
 
 /// What the connection says.
@@ -132,7 +131,7 @@ impl Host {
 }
 
 fn options(settings: &HostSettings) -> MqttOptions {
-    let BrokerAddress { host, port } = &settings.broker;
+    let BrokerUrl { host, port } = &settings.broker;
     let client_id = format!("{}-host", settings.indexer);
     let mut options = MqttOptions::new(client_id, host, *port);
     let mut network = rumqttc::NetworkOptions::new();
@@ -157,7 +156,7 @@ fn state(online: bool, timestamp: u64) -> Vec<u8> {
 
 struct Poller {
     connection: EventLoop,
-    broker: BrokerAddress,
+    broker: BrokerUrl,
     state_topic: String,
     link: watch::Sender<Link>,
     heard: mpsc::Sender<Heard>,

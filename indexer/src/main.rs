@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use edge_indexer::run::Indexer;
-use edge_indexer::settings::{BrokerAddress, BrokerChoice, Settings};
+use edge_indexer::settings::{BrokerChoice, Settings};
 use edge_indexer::store::{LIMIT_MIN_MB, StoreSettings};
+use edge_protocol::BrokerUrl;
 use edge_protocol::Id;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -85,7 +86,7 @@ struct RunArgs {
 
     /// A broker outside this process. It is retried for ever when it is away.
     #[arg(long, env = "EDGE_INDEXER_BROKER", value_name = "mqtt://HOST:PORT")]
-    broker: Option<BrokerAddress>,
+    broker: Option<BrokerUrl>,
 
     /// Where the page, the API, /metrics and /healthz are served.
     #[arg(long, env = "EDGE_INDEXER_HTTP", value_name = "HOST:PORT", value_parser = socket)]

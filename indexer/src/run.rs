@@ -14,8 +14,9 @@ use crate::broker::{Broker, BrokerError};
 use crate::host::{self, Host, HostSettings};
 use crate::live::Live;
 use crate::region::{BoxRecord, Limits, Region};
-use crate::settings::{BrokerAddress, BrokerChoice, Settings};
+use crate::settings::{BrokerChoice, Settings};
 use crate::store::{OpenError, Store};
+use edge_protocol::BrokerUrl;
 
 /// How long open HTTP connections may take to end.
 const HTTP_GRACE: Duration = Duration::from_secs(2);
@@ -48,7 +49,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Indexer {
     http: SocketAddr,
-    mqtt: BrokerAddress,
+    mqtt: BrokerUrl,
     broker: Option<Broker>,
     host: Host,
     live: JoinHandle<(Store, Vec<BoxRecord>)>,
@@ -147,7 +148,7 @@ impl Indexer {
 
     /// The broker that carries the region.
     #[must_use]
-    pub fn mqtt(&self) -> &BrokerAddress {
+    pub fn mqtt(&self) -> &BrokerUrl {
         &self.mqtt
     }
 
@@ -196,13 +197,13 @@ fn reachable_socket(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn reachable(address: SocketAddr) -> BrokerAddress {
+fn reachable(address: SocketAddr) -> BrokerUrl {
     let address = reachable_socket(address);
     let host = match address {
         SocketAddr::V4(v4) => v4.ip().to_string(),
         SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
     };
-    BrokerAddress {
+    BrokerUrl {
         host,
         port: address.port(),
     }

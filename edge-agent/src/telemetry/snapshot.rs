@@ -15,7 +15,8 @@ use crate::{
 pub(crate) struct Source {
     board: String,
     kernel: String,
-    instance: u64,
+    /// 32 bits, so that JSON readers that know only doubles keep all of it.
+    instance: u32,
     started: Instant,
     sensors: Sensors,
     models: Arc<Models>,
@@ -52,7 +53,7 @@ impl Source {
             Value::Text(env!("CARGO_PKG_VERSION").to_owned()),
         );
         put(metric::KERNEL_VERSION, Value::Text(self.kernel.clone()));
-        put(metric::INSTANCE, Value::UInt(self.instance));
+        put(metric::INSTANCE, Value::UInt(self.instance.into()));
         put(
             metric::UPTIME_S,
             Value::UInt(self.started.elapsed().as_secs()),

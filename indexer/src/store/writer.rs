@@ -122,11 +122,7 @@ impl Writer {
             result => result.map(|()| batch.clear()),
         };
         match result {
-            Ok(()) => {
-                if self.view.failing.take().is_some() {
-                    tracing::info!("the store writes again");
-                }
-            }
+            Ok(()) => self.recover(),
             Err(error) => {
                 let all = batch.len();
                 batch.retain(|write| !matches!(write, Write::Sample(_)));
@@ -140,6 +136,22 @@ impl Writer {
                 }
                 self.view.failing = Some(error.to_string());
             }
+        }
+    }
+
+    /// Ends a failure once something was written and there is room for more: a nearly full store takes a small
+    /// write now and then, which helps nobody.
+    fn recover(&mut self) {
+        if self.view.failing.is_none() {
+            return;
+        }
+        match self.measure() {
+            Ok(()) if self.view.used_bytes <= self.view.limit_bytes / 20 * 19 => {
+                self.view.failing = None;
+                tracing::info!("the store writes again");
+            }
+            Ok(()) => {}
+            Err(error) => tracing::warn!(%error, "the store cannot be measured"),
         }
     }
 

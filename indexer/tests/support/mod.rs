@@ -10,8 +10,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use edge_indexer::run::Indexer;
-use edge_indexer::settings::{BrokerAddress, BrokerChoice, Settings};
+use edge_indexer::settings::{BrokerChoice, Settings};
 use edge_indexer::store::StoreSettings;
+use edge_protocol::BrokerUrl;
 use edge_protocol::sparkplug::{BD_SEQ, Metric, Payload, REBIRTH, Value};
 use edge_protocol::{Id, metric};
 use rumqttc::Outgoing;
@@ -169,16 +170,11 @@ pub struct FakeBox {
 
 impl FakeBox {
     /// Connects with `bd_seq` in the will.
-    pub async fn connect(broker: &BrokerAddress, name: &str, bd_seq: u64) -> Self {
+    pub async fn connect(broker: &BrokerUrl, name: &str, bd_seq: u64) -> Self {
         Self::connect_as(broker, name, &format!("{name}-telemetry"), bd_seq).await
     }
 
-    pub async fn connect_as(
-        broker: &BrokerAddress,
-        name: &str,
-        client_id: &str,
-        bd_seq: u64,
-    ) -> Self {
+    pub async fn connect_as(broker: &BrokerUrl, name: &str, client_id: &str, bd_seq: u64) -> Self {
         let mut options = MqttOptions::new(client_id, broker.host.clone(), broker.port);
         let mut network = rumqttc::NetworkOptions::new();
         network.set_tcp_nodelay(true);
@@ -301,7 +297,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub async fn start(broker: &BrokerAddress) -> Self {
+    pub async fn start(broker: &BrokerUrl) -> Self {
         let to = format!("{}:{}", broker.host, broker.port).parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
@@ -309,8 +305,8 @@ impl Proxy {
         Self { at, to, task }
     }
 
-    pub fn address(&self) -> BrokerAddress {
-        BrokerAddress {
+    pub fn address(&self) -> BrokerUrl {
+        BrokerUrl {
             host: self.at.ip().to_string(),
             port: self.at.port(),
         }
