@@ -29,6 +29,9 @@ pub enum DemoError {
     /// The sensor.
     #[error(transparent)]
     Sensor(#[from] SensorError),
+    /// Ctrl-C while it started.
+    #[error("interrupted before the sensor began")]
+    Interrupted,
     /// It ran, but the region did not do what it is for.
     #[error("the demo ran, but {0}")]
     Unconvincing(String),
@@ -94,6 +97,10 @@ pub fn run(
     })?;
     eprintln!("  page    {}", region.page());
     eprintln!("  broker  {}", region.broker_url());
+    if stop.try_recv().is_ok() {
+        region.stop()?;
+        return Err(DemoError::Interrupted);
+    }
     let until = seconds.map_or(Until::Stopped, Until::Seconds);
     let mut sensor = Sensor::start(&region, "sensor-1", images, until, RATE)?;
     watch(&region, &mut sensor, seconds, stop)?;

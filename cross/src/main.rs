@@ -83,7 +83,7 @@ struct DemoArgs {
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     boxes: u8,
     /// End after so many seconds; without it, Ctrl-C ends the demo.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
     /// Write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
@@ -195,8 +195,7 @@ fn measure(cache: &Cache, command: BenchCommand) -> Result<()> {
             return Ok(runtime.block_on(bench::echo::respond(port, answer_bytes))?);
         }
     };
-    setup::for_demo(cache)?;
-    setup::models::ensure(cache)?;
+    setup::for_bench(cache)?;
     let programs = release_build()?;
     let result = bench::inference::run(&bench::inference::Plan {
         this_program: programs.join("cross"),

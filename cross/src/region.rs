@@ -63,6 +63,9 @@ pub enum RegionError {
         #[source]
         source: reqwest::Error,
     },
+    /// The HTTP client.
+    #[error("could not start an HTTP client")]
+    Client(#[source] reqwest::Error),
     /// What was awaited did not happen.
     #[error("not within {} s: {what}", limit.as_secs())]
     TooLate {
@@ -168,7 +171,11 @@ impl Region {
             Broker::Embedded => None,
             Broker::Mosquitto => Some(processes::mosquitto(mqtt_port, folder.path())?),
         };
-        let http = Client::new();
+        // A proxy for the outside world does not know this machine's ports.
+        let http = Client::builder()
+            .no_proxy()
+            .build()
+            .map_err(RegionError::Client)?;
         let indexer = start_indexer(&plan, mqtt_port, http_port, &http, folder.path())?;
         let boxes = Vec::new();
         let mut region = Self {

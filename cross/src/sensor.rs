@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::processes::{Process, ProcessError};
 use crate::region::{self, Region, RegionError};
@@ -51,13 +51,19 @@ pub struct SensorResult {
     /// Answers that came again.
     pub duplicates: u64,
     /// From the first sending to the answer.
+    #[serde(deserialize_with = "zeros_for_none")]
     pub latency_us: Latency,
     /// From the first request to the last answer.
     pub seconds: f64,
 }
 
+/// A sensor without answers has no latency to tell.
+fn zeros_for_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Latency, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// Percentiles of a latency, in microseconds.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "percentiles are named for themselves")]
 pub struct Latency {
     pub p50: u64,

@@ -50,6 +50,18 @@ pub fn for_demo(cache: &Cache) -> Result<(), SetupError> {
     Ok(())
 }
 
+/// What the benchmarks need: a broker as peer, and models of realistic cost.
+///
+/// # Errors
+/// The first step that fails.
+pub fn for_bench(cache: &Cache) -> Result<(), SetupError> {
+    let _lock = cache.lock()?;
+    packages::ensure(packages::Purpose::Test)?;
+    onnxruntime::ensure(cache, onnxruntime::host()?)?;
+    python::ensure(cache)?;
+    Ok(models::ensure(cache)?)
+}
+
 /// What the tests need: all there is. Returns where Rust's `core` for microcontrollers is.
 ///
 /// `rust_source`: the source of Rust's library, if the caller has it (a `.tar.xz` or a folder).

@@ -27,6 +27,8 @@ pub enum Suite {
     Clippy,
     /// The protocol crate builds for a microcontroller.
     Thumb,
+    /// The fuzz targets, which no other suite compiles, still fit the decoders.
+    Fuzz,
     /// Everything builds.
     Build,
     /// All tests, with nextest.
@@ -145,6 +147,7 @@ impl Suite {
             Self::Deny => "deny",
             Self::Clippy => "clippy",
             Self::Thumb => "thumb",
+            Self::Fuzz => "fuzz",
             Self::Build => "build",
             Self::Tests => "tests",
             Self::Doc => "doc",
@@ -173,6 +176,7 @@ impl Runner<'_> {
                 "-D",
                 "warnings",
             ]),
+            Suite::Fuzz => self.plain(&["check", "--manifest-path", "protocol/fuzz/Cargo.toml"]),
             Suite::Thumb => {
                 if let CoreLibrary::Source(_) = self.core_library {
                     println!("core for {TARGET} is built from source");
@@ -183,6 +187,11 @@ impl Runner<'_> {
             }
             Suite::Build => self.plain(&["build", "--workspace"]),
             Suite::Tests => {
+                // The tests start real programs, which their runner does not build.
+                let built = self.plain(&["build", "--workspace", "--bins"])?;
+                if !built.0 {
+                    return Ok(built);
+                }
                 let mut command = self.cargo(&["nextest", "run", "--no-fail-fast"]);
                 if self.nextest.is_empty() {
                     command.arg("--workspace");

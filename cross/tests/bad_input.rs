@@ -348,6 +348,37 @@ fn a_bad_request_is_refused_with_its_reason_and_costs_nobody_else() {
     agent.stop().expect("the agent ends with 0");
 }
 
+/// A reply topic that would make the broker end the box's connection: too deep for Mosquitto (200 levels), or with a
+/// character that no topic may have, which no broker sees inside an envelope.
+#[test]
+fn no_reply_topic_costs_the_box_its_connection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [port] = processes::free_ports().expect("a port");
+    let _broker = processes::mosquitto(port, folder.path()).expect("mosquitto");
+    let mut agent = Agent::new("box-1", port).start(folder.path());
+    wait_until_serving(&mut agent);
+    let mut client = Client::connect("bad-1", port);
+    let mut deep = client.request();
+    deep.properties.response_topic = Some(format!("edge/v1/lab/reply/bad-1/{}", "/".repeat(480)));
+    let mut noncharacter = client.request();
+    noncharacter.properties = rumqttc::v5::mqttbytes::v5::PublishProperties::default();
+    noncharacter.body = format!(
+        "{{\"reply\":\"edge/v1/lab/reply/bad-1/\u{ffff}\",\"correlation\":\"q\",\"timeout_ms\":5000,\
+         \"encoding\":\"json\",\"body\":{}}}",
+        first_image().0
+    )
+    .into();
+    for (what, request) in [("too deep", deep), ("a non-character", noncharacter)] {
+        client.send(&request);
+        let good = client.request();
+        let answer = client.ask(&good);
+        let expected = good.properties.correlation_data.unwrap_or_default();
+        assert_eq!(answer.correlation, expected, "{what}");
+    }
+    let log = std::fs::read_to_string(agent.log_file()).expect("a log");
+    assert_eq!(log.matches("connected to the broker").count(), 3, "{log}");
+}
+
 /// A sensor that speaks only MQTT 3.1.1 learns of its late request too.
 #[test]
 fn an_envelope_that_expired_is_answered_with_408() {

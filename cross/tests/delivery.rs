@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use cross::processes;
 use nix::sys::signal::Signal;
+use rumqttc::v5::mqttbytes::QoS;
 use support::{Agent, Client, wait_for_log, wait_for_log_times, wait_until_serving};
 
 /// A repeated request runs once and is answered each time, with the same answer.
@@ -68,6 +69,32 @@ fn a_broker_may_come_late_and_go() {
     agent
         .stop()
         .expect("the agent ends with 0 while the broker is away");
+}
+
+/// Requests at QoS 0 are bounded by nothing on the wire; however many come, those at QoS 1 are answered.
+#[test]
+fn a_flood_at_qos_0_holds_up_nobody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [port] = processes::free_ports().expect("a port");
+    let _broker = processes::mosquitto(port, folder.path()).expect("mosquitto");
+    let mut agent = Agent::new("box-1", port).start(folder.path());
+    wait_until_serving(&mut agent);
+    let mut flood = Client::connect("flood-1", port);
+    let mut honest = Client::connect("sensor-1", port);
+    for _ in 0..10 {
+        for _ in 0..900 {
+            let mut request = flood.request();
+            request.body.clear();
+            flood.send_at(QoS::AtMostOnce, &request);
+        }
+        // One answer drives the connection until all are written.
+        flood.receive();
+        for _ in 0..30 {
+            let request = honest.request();
+            assert_eq!(honest.ask(&request).status, "200");
+        }
+    }
+    agent.stop().expect("the agent ends with 0");
 }
 
 /// SIGTERM in the middle of a burst: what was taken is answered, the process ends with 0.

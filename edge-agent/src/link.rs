@@ -8,7 +8,7 @@ use edge_protocol::{BrokerUrl, Id, limit};
 use rumqttc::{
     NetworkOptions, Outgoing,
     v5::{
-        ConnectionError, Event, EventLoop, MqttOptions, StateError,
+        ConnectionError, Event, EventLoop, MqttOptions, MqttState, StateError,
         mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, Packet},
     },
 };
@@ -64,6 +64,14 @@ pub(crate) fn options(broker: &BrokerUrl, box_id: &Id, purpose: &str) -> MqttOpt
         .set_outgoing_inflight_upper_limit(INFLIGHT_MAX)
         .set_session_expiry_interval(Some(0));
     options
+}
+
+/// Throws away all that the client library would carry over to the next connection: what it would send again, but also
+/// events that it has read and not yet told, and its place in the packet ids.
+pub(crate) fn forget(eventloop: &mut EventLoop, manual_acks: bool) {
+    eventloop.clean();
+    eventloop.pending.clear();
+    eventloop.state = MqttState::new(INFLIGHT_MAX, manual_acks);
 }
 
 /// Polls until `stop` is cancelled and the connection has ended or disconnects.

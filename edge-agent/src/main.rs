@@ -85,8 +85,10 @@ fn serve(command: Run) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run::run(settings))?;
-    Ok(())
+    let ended = runtime.block_on(run::run(settings));
+    // A hanging sensor's thread is left behind.
+    runtime.shutdown_background();
+    Ok(ended?)
 }
 
 fn start_log(format: LogFormat) {

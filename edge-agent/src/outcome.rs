@@ -5,6 +5,7 @@ use std::time::Duration;
 use edge_protocol::{
     Status,
     oip::{self, Body, Encoding},
+    text::is_forbidden,
 };
 
 /// What became of a request.
@@ -41,7 +42,7 @@ impl Outcome {
         let message: String = message
             .chars()
             .take(MESSAGE_MAX_CHARS)
-            .map(printable)
+            .map(|c| if is_forbidden(c) { ' ' } else { c })
             .collect();
         Self {
             status,
@@ -63,16 +64,5 @@ impl Outcome {
     pub fn retry_after_ms(&self) -> Option<u64> {
         self.retry_after
             .map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-    }
-}
-
-/// Brokers end the connection of a client whose text has control characters or non-characters
-/// (MQTT 5, section 1.5.4), and messages quote what sensors send.
-fn printable(c: char) -> char {
-    let is_noncharacter = matches!(c, '\u{fdd0}'..='\u{fdef}') || u32::from(c) & 0xfffe == 0xfffe;
-    if c.is_control() || is_noncharacter {
-        ' '
-    } else {
-        c
     }
 }

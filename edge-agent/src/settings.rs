@@ -106,8 +106,8 @@ pub enum SettingsError {
         /// Largest value.
         max: u32,
     },
-    /// The state directory cannot be made.
-    #[error("cannot create the data directory {path}; give another one with --data")]
+    /// The state directory cannot be made or written to.
+    #[error("cannot create and write to the data directory {path}; give another one with --data")]
     Data {
         /// The directory.
         path: PathBuf,
@@ -162,6 +162,14 @@ impl Options {
             path: data.clone(),
             source,
         })?;
+        // Found out now rather than when the first state is kept.
+        let probe = data.join(".writable");
+        std::fs::write(&probe, "")
+            .and_then(|()| std::fs::remove_file(&probe))
+            .map_err(|source| SettingsError::Data {
+                path: data.clone(),
+                source,
+            })?;
         let answer_cache_mib = in_range("answer_cache_mib", self.answer_cache_mib, 64, 1, 4096)?;
         Ok(Settings {
             region: self.region.ok_or_else(|| missing("region", "region"))?,

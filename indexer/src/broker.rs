@@ -9,6 +9,7 @@ use rmqtt::context::ServerContext;
 use rmqtt::net::Builder;
 use rmqtt::server::MqttServer;
 use tokio::task::JoinHandle;
+use tokio_util::sync::DropGuard;
 
 /// Messages that the broker keeps for one client that is slow or away. The indexer itself is the slowest reader when
 /// a whole region is born at once.
@@ -46,11 +47,11 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts to listen.
+    /// Starts to listen. `ended` is dropped when the broker ends, asked or not.
     ///
     /// # Errors
     /// [`BrokerError`] when the address is in use or not this machine's.
-    pub async fn start(address: SocketAddr) -> Result<Self, BrokerError> {
+    pub async fn start(address: SocketAddr, ended: DropGuard) -> Result<Self, BrokerError> {
         let part = |part| {
             move |error: rmqtt::Error| BrokerError::Part {
                 part,
@@ -100,8 +101,10 @@ impl Broker {
             .listener_by_id(listener, address.port())
             .build();
         let task = tokio::spawn(async move {
-            if let Err(error) = server.run().await {
-                tracing::error!(%error, "the embedded broker stopped");
+            let _ended = ended;
+            match server.run().await {
+                Ok(()) => tracing::error!("the embedded broker stopped listening"),
+                Err(error) => tracing::error!(%error, "the embedded broker stopped"),
             }
         });
         tracing::info!(%address, "the embedded broker listens");
@@ -117,5 +120,26 @@ impl Broker {
     /// Stops listening. Connections end with the runtime: RMQTT has no call for it.
     pub fn stop(&self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn its_end_is_told() {
+        let ended = CancellationToken::new();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let broker = Broker::start(address, ended.clone().drop_guard())
+            .await
+            .unwrap();
+        assert!(!ended.is_cancelled());
+        broker.stop();
+        tokio::time::timeout(Duration::from_secs(20), ended.cancelled())
+            .await
+            .unwrap();
     }
 }

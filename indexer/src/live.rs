@@ -19,7 +19,7 @@ use crate::store::{Store, StoreView};
 
 /// Questions that wait for an answer at most.
 const QUESTIONS: usize = 256;
-/// Messages taken between two looks at questions.
+/// Messages taken between two questions.
 const MESSAGES: usize = 256;
 /// Events that the API and the page can see.
 const EVENTS: usize = 500;
@@ -225,7 +225,14 @@ impl Live {
                         self.store.upkeep();
                     }
                 }
-                Some(question) = self.questions.recv() => self.answer(question),
+                Some(question) = self.questions.recv() => {
+                    self.answer(question);
+                    // Questions that never end must not keep the boxes waiting.
+                    for _ in 0..MESSAGES {
+                        let Ok(heard) = self.heard.try_recv() else { break };
+                        self.hear(heard);
+                    }
+                }
                 changed = self.status.changed() => {
                     if changed.is_err() {
                         tracing::error!("the store's writer has gone; history is not kept any more");

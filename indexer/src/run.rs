@@ -78,9 +78,10 @@ impl Indexer {
             source,
         })?;
         let (store, restored) = Store::open(&settings.store)?;
+        let ended = CancellationToken::new();
         let (broker, mqtt) = match settings.broker {
             BrokerChoice::Embedded(address) => {
-                let broker = Broker::start(address).await?;
+                let broker = Broker::start(address, ended.clone().drop_guard()).await?;
                 let mqtt = reachable(broker.address());
                 (Some(broker), mqtt)
             }
@@ -114,7 +115,6 @@ impl Indexer {
         );
         let reader = store.reader();
         let (live, handle) = Live::new(region, store, restored.events, heard, commands);
-        let ended = CancellationToken::new();
         let (guard, stop) = (ended.clone().drop_guard(), stop_live.clone());
         let live = tokio::spawn(async move {
             let _guard = guard;

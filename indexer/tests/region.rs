@@ -294,10 +294,14 @@ fn late_values_go_to_the_history_only_and_to_their_time() {
         metric.is_historical = Some(true);
         metric.timestamp = Some(sent_ms - 60_000);
     }
+    let mut invented = data.metrics[0].clone();
+    invented.name = Some("never/born".to_owned());
+    data.metrics.push(invented);
     let effects = world.send("NDATA", "b", &data);
     let [Effect::Store(sample)] = effects.as_slice() else {
         panic!("one sample: {effects:?}")
     };
+    assert_eq!(sample.values, [("x".into(), Value::UInt(5))]);
     assert_eq!(sample.at_ms, world.now_ms - 60_000);
     assert_eq!(sample.box_ms, Some(sent_ms - 60_000));
     assert_eq!(world.value("x"), Some(Value::UInt(1)));

@@ -8,9 +8,10 @@
 
 mod support;
 
+use edge_indexer::region::Sample;
 use edge_indexer::store::{OpenError, Store};
-use edge_protocol::metric;
 use edge_protocol::sparkplug::Value;
+use edge_protocol::{Id, metric};
 use support::{FakeBox, World, settings};
 
 const LOAD: &str = metric::CPU_LOAD_PERCENT;
@@ -210,6 +211,52 @@ async fn a_full_store_is_survived_said_and_recovered_from() {
         )
         .await;
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_full_of_names_refuses_new_ones_and_keeps_the_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(folder.path()).store;
+    Store::open(&settings).unwrap().0.close(Vec::new());
+    let somebody = rusqlite::Connection::open(folder.path().join("region.sqlite3")).unwrap();
+    somebody
+        .execute_batch(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 65535) \
+             INSERT INTO metric_names (name) SELECT 'm/' || i FROM n;",
+        )
+        .unwrap();
+
+    let (store, _) = Store::open(&settings).unwrap();
+    let sample = |names: std::ops::RangeInclusive<u64>| Sample {
+        box_id: Id::new("box-1").unwrap(),
+        at_ms: support::now_ms(),
+        box_ms: None,
+        arrived_ms: support::now_ms(),
+        values: names
+            .map(|n| (format!("m/{n}").into(), Value::UInt(n)))
+            .collect(),
+    };
+    store.sample(sample(65_535..=65_537)); // one known, one that still fits, one too many
+    store.sample(sample(65_538..=65_538));
+    // More known names than keys are kept in memory.
+    for first in (1..=20_000).step_by(400) {
+        store.sample(sample(first..=first + 399));
+    }
+    let mut status = store.status();
+    let written = status.wait_for(|view| view.samples_written == 51);
+    let view = tokio::time::timeout(support::DEADLINE, written)
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
+    assert_eq!((view.values_refused, view.samples_dropped), (2, 1));
+    tokio::task::spawn_blocking(move || store.close(Vec::new()))
+        .await
+        .unwrap();
+    let names: i64 = somebody
+        .query_row("SELECT count(*) FROM metric_names", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(names, 65_536);
 }
 
 #[test]

@@ -61,17 +61,29 @@ pub enum EnvelopeError {
     /// A body that is not base64.
     #[error("the body is not base64: {0}")]
     Base64(#[from] base64::DecodeError),
+    /// An envelope whose sender can be told what is wrong with it.
+    #[error("{source}")]
+    Answerable {
+        /// How the envelope was encoded.
+        form: Form,
+        /// Topic for the answer.
+        reply: String,
+        /// The sender's mark.
+        correlation: String,
+        /// What is wrong.
+        source: Box<EnvelopeError>,
+    },
 }
 
 #[derive(Deserialize)]
 struct WireRequest<'a> {
     reply: String,
     correlation: String,
-    timeout_ms: u32,
-    encoding: String,
+    timeout_ms: Option<u32>,
+    encoding: Option<String>,
     header_length: Option<usize>,
     #[serde(borrow)]
-    body: &'a RawValue,
+    body: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -206,21 +218,23 @@ fn encoding(name: &str, header_length: Option<usize>) -> Result<Encoding, Envelo
 
 fn decode_json(payload: &[u8]) -> Result<Request, EnvelopeError> {
     let wire: WireRequest<'_> = serde_json::from_slice(payload)?;
-    let encoding = encoding(&wire.encoding, wire.header_length)?;
-    let bytes = match encoding {
-        Encoding::Json => Bytes::copy_from_slice(wire.body.get().as_bytes()),
-        Encoding::Binary { .. } | Encoding::Cbor => {
-            let text: String = serde_json::from_str(wire.body.get())?;
-            STANDARD.decode(text)?.into()
-        }
+    let missing = EnvelopeError::Missing;
+    let content = || {
+        let raw = wire.body.ok_or(missing("body"))?.get();
+        let name = wire.encoding.as_deref().ok_or(missing("encoding"))?;
+        let encoding = encoding(name, wire.header_length)?;
+        let bytes = match encoding {
+            Encoding::Json => Bytes::copy_from_slice(raw.as_bytes()),
+            Encoding::Binary { .. } | Encoding::Cbor => {
+                let text: String = serde_json::from_str(raw)?;
+                STANDARD.decode(text)?.into()
+            }
+        };
+        let timeout_ms = wire.timeout_ms.ok_or(missing("timeout_ms"))?;
+        Ok((timeout_ms, Body { bytes, encoding }))
     };
-    Ok(Request {
-        form: Form::Json,
-        reply: wire.reply,
-        correlation: wire.correlation,
-        timeout_ms: wire.timeout_ms,
-        body: Body { bytes, encoding },
-    })
+    let content = content();
+    request(Form::Json, wire.reply, wire.correlation, content)
 }
 
 fn decode_cbor(payload: &Bytes) -> Result<Request, EnvelopeError> {
@@ -241,20 +255,44 @@ fn decode_cbor(payload: &Bytes) -> Result<Request, EnvelopeError> {
             _ => d.skip()?,
         }
     }
-    let header_length = header_length.and_then(|length| usize::try_from(length).ok());
-    Ok(Request {
-        form: Form::Cbor,
-        reply: reply.ok_or(EnvelopeError::Missing("reply"))?.to_owned(),
-        correlation: correlation
-            .ok_or(EnvelopeError::Missing("correlation"))?
-            .to_owned(),
-        timeout_ms: timeout_ms.ok_or(EnvelopeError::Missing("timeout_ms"))?,
-        body: Body {
-            bytes: payload.slice_ref(body.ok_or(EnvelopeError::Missing("body"))?),
-            encoding: encoding(
-                encoding_name.ok_or(EnvelopeError::Missing("encoding"))?,
-                header_length,
-            )?,
-        },
-    })
+    let missing = EnvelopeError::Missing;
+    let content = || {
+        let header_length = header_length.and_then(|length| usize::try_from(length).ok());
+        let name = encoding_name.ok_or(missing("encoding"))?;
+        let body = Body {
+            bytes: payload.slice_ref(body.ok_or(missing("body"))?),
+            encoding: encoding(name, header_length)?,
+        };
+        Ok((timeout_ms.ok_or(missing("timeout_ms"))?, body))
+    };
+    request(
+        Form::Cbor,
+        reply.ok_or(missing("reply"))?.to_owned(),
+        correlation.ok_or(missing("correlation"))?.to_owned(),
+        content(),
+    )
+}
+
+/// The request, or what is wrong with its content together with who can be told.
+fn request(
+    form: Form,
+    reply: String,
+    correlation: String,
+    content: Result<(u32, Body), EnvelopeError>,
+) -> Result<Request, EnvelopeError> {
+    match content {
+        Ok((timeout_ms, body)) => Ok(Request {
+            form,
+            reply,
+            correlation,
+            timeout_ms,
+            body,
+        }),
+        Err(source) => Err(EnvelopeError::Answerable {
+            form,
+            reply,
+            correlation,
+            source: Box::new(source),
+        }),
+    }
 }

@@ -14,6 +14,7 @@ mod id;
 pub mod limit;
 pub mod property;
 mod status;
+pub mod text;
 pub mod topic;
 
 #[cfg(feature = "std")]

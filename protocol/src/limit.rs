@@ -12,6 +12,12 @@ pub const PACKET_MAX_BYTES: u32 = 16 << 20;
 /// Longest topic in bytes: the longest request topic has five names of 63 bytes.
 pub const TOPIC_MAX_BYTES: usize = 512;
 
+/// Levels of a topic. Brokers end the connection of a client that publishes too deep (Mosquitto: 200).
+pub const TOPIC_LEVELS_MAX: usize = 32;
+
+/// Largest body of an answer: with base64 and properties it still fits into [`PACKET_MAX_BYTES`].
+pub const ANSWER_MAX_BYTES: usize = 11 << 20;
+
 /// Longest Correlation Data.
 pub const CORRELATION_MAX_BYTES: usize = 64;
 

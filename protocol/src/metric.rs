@@ -41,9 +41,9 @@ pub const FAILURE_PREFIX: &str = "failure/";
 pub const QUEUE_US: &str = "queue_us";
 /// Total time of the runtime since the agent started, in microseconds.
 pub const COMPUTE_US: &str = "compute_us";
-/// Median wait in the queue over the last interval, in microseconds.
+/// Median wait in the queue over the last interval in which requests ran, in microseconds.
 pub const QUEUE_P50_US: &str = "queue_p50_us";
-/// Median time of the runtime over the last interval, in microseconds.
+/// Median time of the runtime over the last interval in which requests ran, in microseconds.
 pub const COMPUTE_P50_US: &str = "compute_p50_us";
 
 /// Prefix of requests that could not be answered, followed by the reason (`no-response-topic`, ...).

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use crate::{Id, IdError, id, limit};
+use crate::{Id, IdError, id, limit, text};
 
 /// Group name of the shared subscription by which the boxes of a region share requests.
 pub const SHARE_GROUP: &str = "boxes";
@@ -23,8 +23,12 @@ pub enum TopicError {
     /// A wildcard in a Response Topic, or a character that makes brokers end the publisher's connection.
     #[error("the response topic has a wildcard or a control character")]
     Wildcard,
-    /// A topic longer than [`limit::TOPIC_MAX_BYTES`].
-    #[error("the topic is longer than {max} bytes", max = limit::TOPIC_MAX_BYTES)]
+    /// A topic longer than [`limit::TOPIC_MAX_BYTES`] or deeper than [`limit::TOPIC_LEVELS_MAX`].
+    #[error(
+        "the topic has more than {bytes} bytes or {levels} levels",
+        bytes = limit::TOPIC_MAX_BYTES,
+        levels = limit::TOPIC_LEVELS_MAX
+    )]
     TooLong,
 }
 
@@ -148,8 +152,11 @@ impl ReplyRoot<'_> {
         if topic.len() > limit::TOPIC_MAX_BYTES {
             return Err(TopicError::TooLong);
         }
-        if topic.contains(|c: char| matches!(c, '+' | '#') || c.is_control()) {
+        if topic.contains(|c: char| matches!(c, '+' | '#') || text::is_forbidden(c)) {
             return Err(TopicError::Wildcard);
+        }
+        if topic.matches('/').count() >= limit::TOPIC_LEVELS_MAX {
+            return Err(TopicError::TooLong);
         }
         topic
             .strip_prefix("edge/v1/")

@@ -176,7 +176,10 @@ fn topics_v1() {
         "edge/v1/lab/reply/cam-1/+",
         "edge/v1/lab/reply/cam-1/a\u{7}",
         "edge/v1/lab/box/box-1/infer/digits/cam-1",
+        "edge/v1/lab/reply/cam-1/a\u{ffff}",
     ] {
         assert!(root.check(foreign).is_err(), "{foreign}");
     }
+    let deep = format!("edge/v1/lab/reply/cam-1/{}", "/".repeat(200));
+    assert!(root.check(&deep).is_err());
 }

@@ -130,9 +130,8 @@ fn latency(
 ) -> Result<ModelReport, BenchError> {
     let graph = all.join(name).join("1/model.onnx");
     let mut floor = runtime.floor(&graph)?;
-    let _echo = start_echo(plan, port, floor.output_bytes, folder)?;
     let (mut echo, mut agent) = (histogram(), histogram());
-    let mut pair = Pair::connect(port, name, floor.input_bytes, qos)?;
+    let mut pair = Pair::connect(plan, port, folder, name, floor.input_bytes, qos)?;
     for _ in 0..ROUNDS {
         floor.run(plan.round)?;
         let (echoed, answered) = pair.run(1, plan.round)?;
@@ -144,7 +143,7 @@ fn latency(
         model: name.to_owned(),
         qos: qos as u8,
         request_bytes: floor.input_bytes,
-        answer_bytes: floor.output_bytes,
+        answer_bytes: pair.agent.answer_bytes(),
         runtime_p50_us: p50(&floor.nanoseconds),
         echo_p50_us: p50(&echo),
         echo_p99_us: microseconds(&echo, 0.99),
@@ -161,9 +160,7 @@ fn answers_per_second(
     folder: &Path,
     in_flight: usize,
 ) -> Result<Throughput, BenchError> {
-    let digits_answer_bytes = 48;
-    let _echo = start_echo(plan, port, digits_answer_bytes, folder)?;
-    let mut pair = Pair::connect(port, "digits", 256, QoS::AtLeastOnce)?;
+    let mut pair = Pair::connect(plan, port, folder, "digits", 256, QoS::AtLeastOnce)?;
     let (mut echo, mut agent) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let (echoed, answered) = pair.run(in_flight, plan.round)?;
@@ -183,18 +180,32 @@ fn answers_per_second(
 struct Pair {
     echo: Load,
     agent: Load,
+    _responder: Process,
 }
 
 impl Pair {
-    fn connect(port: u16, model: &str, bytes: usize, qos: QoS) -> Result<Self, BenchError> {
+    /// Connects to the agent, and to an echo whose answers are as large as the agent's.
+    fn connect(
+        plan: &Plan,
+        port: u16,
+        folder: &Path,
+        model: &str,
+        bytes: usize,
+        qos: QoS,
+    ) -> Result<Self, BenchError> {
         let body = vec![0_u8; bytes];
         let topic = |model, client| format!("edge/v1/{REGION}/any/infer/{model}/{client}");
-        let mut echo = Load::connect(port, &topic(echo::NAME, "bench-echo"), body.clone(), qos)?;
-        let mut agent = Load::connect(port, &topic(model, "bench-agent"), body, qos)?;
-        // The echo subscribes in its own time, and both warm up.
-        echo.first_answer(Duration::from_secs(1))?;
-        agent.first_answer(Duration::from_secs(1))?;
-        Ok(Self { echo, agent })
+        let patience = Duration::from_secs(1);
+        let mut agent = Load::connect(port, &topic(model, "bench-agent"), body.clone(), qos)?;
+        agent.first_answer(patience)?;
+        let responder = start_echo(plan, port, agent.answer_bytes(), folder)?;
+        let mut echo = Load::connect(port, &topic(echo::NAME, "bench-echo"), body, qos)?;
+        echo.first_answer(patience)?;
+        Ok(Self {
+            echo,
+            agent,
+            _responder: responder,
+        })
     }
 
     fn run(
@@ -236,6 +247,8 @@ impl Agent {
             format!("--models={}", text(models)),
             format!("--data={}", text(&folder.join("data"))),
             format!("--onnxruntime={}", text(&plan.onnxruntime)),
+            // One client asks all: its share must hold the answers of a minute.
+            "--answer-cache-mib=1024".to_owned(),
         ];
         let program = plan.programs.join("edge-agent");
         Ok(Self(Process::start("agent", &program, arguments, folder)?))

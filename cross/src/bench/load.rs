@@ -28,6 +28,7 @@ pub struct Load {
     eventloop: EventLoop,
     runtime: Runtime,
     sent: u32,
+    answer_bytes: usize,
 }
 
 /// What came back.
@@ -86,6 +87,7 @@ impl Load {
             eventloop,
             runtime,
             sent: 0,
+            answer_bytes: 0,
         };
         let filter = load.reply.clone();
         // The queue is empty, so this cannot fail.
@@ -168,6 +170,7 @@ impl Load {
                 .block_on(async { tokio::time::timeout(repeat, next_publish(eventloop)).await });
             match answer {
                 Ok(Ok(publish)) => {
+                    let answer_bytes = publish.payload.len();
                     let is_ok = publish.properties.is_some_and(|properties| {
                         properties
                             .user_properties
@@ -175,6 +178,7 @@ impl Load {
                             .any(|(name, value)| name == "status" && value == "200")
                     });
                     if is_ok {
+                        self.answer_bytes = answer_bytes;
                         return Ok(Instant::now());
                     }
                 }
@@ -183,6 +187,12 @@ impl Load {
             }
         }
         Err(self.silence(0))
+    }
+
+    /// Size of the body of the first answer.
+    #[must_use]
+    pub fn answer_bytes(&self) -> usize {
+        self.answer_bytes
     }
 
     fn send(&mut self, waiting: &mut HashMap<u32, Instant>) {

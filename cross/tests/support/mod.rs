@@ -147,7 +147,7 @@ impl Client {
             .set_keep_alive(Duration::from_secs(20))
             .set_outgoing_inflight_upper_limit(512)
             .set_max_packet_size(Some(16 << 20));
-        let (client, eventloop) = AsyncClient::new(options, 1024);
+        let (client, eventloop) = AsyncClient::new(options, 16_384);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -185,10 +185,14 @@ impl Client {
     }
 
     pub fn send(&mut self, request: &Request) {
+        self.send_at(QoS::AtLeastOnce, request);
+    }
+
+    pub fn send_at(&mut self, qos: QoS, request: &Request) {
         self.client
             .try_publish_with_properties(
                 request.topic.clone(),
-                QoS::AtLeastOnce,
+                qos,
                 false,
                 request.body.clone(),
                 request.properties.clone(),

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -28,6 +31,8 @@ const WARM_UP_RETRY: Duration = Duration::from_secs(1);
 /// All models of the box.
 pub struct Models {
     served: RwLock<BTreeMap<Id, Served>>,
+    /// Whether the repository has been looked through, so that a model that is not in `served` is none.
+    is_scanned: AtomicBool,
     ready: watch::Sender<Vec<Id>>,
 }
 
@@ -75,6 +80,7 @@ impl Models {
     pub fn new() -> Self {
         Self {
             served: RwLock::default(),
+            is_scanned: AtomicBool::new(false),
             ready: watch::Sender::new(Vec::new()),
         }
     }
@@ -105,6 +111,7 @@ impl Models {
             Ok(entries) => entries,
             Err(error) => {
                 error!(%error, "no models are served");
+                self.is_scanned.store(true, Ordering::Release);
                 return;
             }
         };
@@ -121,6 +128,7 @@ impl Models {
                 Err(error) => self.fail(&name, 0, error.to_string()),
             }
         }
+        self.is_scanned.store(true, Ordering::Release);
         if good.is_empty() {
             return;
         }
@@ -140,7 +148,7 @@ impl Models {
 
     fn load_one(&self, runtime: &Runtime, entry: &ModelEntry) {
         let started = Instant::now();
-        let statistics = Arc::new(Statistics::new());
+        let statistics = self.statistics(&entry.name);
         match start_workers(runtime, entry, &statistics) {
             Ok(queue) => {
                 info!(
@@ -149,7 +157,7 @@ impl Models {
                     load_ms = started.elapsed().as_millis(),
                     "serving model"
                 );
-                self.set_with(&entry.name, entry.version, State::Ready(queue), statistics);
+                self.set(&entry.name, entry.version, State::Ready(queue));
                 self.ready
                     .send_modify(|ready| ready.push(entry.name.clone()));
             }
@@ -162,23 +170,39 @@ impl Models {
         self.set(name, version, State::Failed(why));
     }
 
+    /// Changes the state of a model; what it has done goes on being counted.
     fn set(&self, name: &Id, version: u64, state: State) {
-        self.set_with(name, version, state, Arc::new(Statistics::new()));
-    }
-
-    fn set_with(&self, name: &Id, version: u64, state: State, statistics: Arc<Statistics>) {
         let served = Served {
             version,
             state,
-            statistics,
+            statistics: self.statistics(name),
         };
         self.served.write().insert(name.clone(), served);
+    }
+
+    fn statistics(&self, name: &Id) -> Arc<Statistics> {
+        let served = self.served.read();
+        served
+            .get(name)
+            .map_or_else(Arc::default, |model| model.statistics.clone())
+    }
+
+    /// Counts a request for this model that was refused before it came to its queue.
+    pub fn refused(&self, name: &Id, status: Status) {
+        if let Some(model) = self.served.read().get(name) {
+            model.statistics.ended(status);
+        }
     }
 
     /// Gives a job to its model, or answers why not.
     pub fn queue(&self, name: &Id, job: Job) {
         let served = self.served.read();
         let Some(model) = served.get(name) else {
+            if !self.is_scanned.load(Ordering::Acquire) {
+                let why = "the box is still looking for its models";
+                refuse(job, Status::Unavailable, why, Some(WARM_UP_RETRY), None);
+                return;
+            }
             let why = format!("there is no model {name}");
             refuse(job, Status::NotFound, &why, None, None);
             return;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use crossbeam_channel::Receiver;
 use edge_protocol::{
-    Status,
+    Status, limit,
     oip::{Answer, Request},
 };
 
@@ -69,8 +69,16 @@ fn run(
         id: request.id.clone(),
         outputs,
     };
-    answer
+    let body = answer
         .encode(&request, job.encoding)
-        .map(Outcome::success)
-        .map_err(|error| (Status::RuntimeFailed, error.to_string()))
+        .map_err(|error| (Status::RuntimeFailed, error.to_string()))?;
+    if body.bytes.len() > limit::ANSWER_MAX_BYTES {
+        let why = format!(
+            "the answer has {} bytes, at most {} can be sent; ask for binary outputs or fewer rows",
+            body.bytes.len(),
+            limit::ANSWER_MAX_BYTES
+        );
+        return Err((Status::TooLarge, why));
+    }
+    Ok(Outcome::success(body))
 }

@@ -1,12 +1,12 @@
 //! Reads what arrived on a request topic: who sent it, where its answer goes, until when, in which encoding.
-//! Pure; the body itself is read on an inference thread.
+//! Pure. The body is read on an inference thread; only an envelope is unwrapped here.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use edge_protocol::{
     Id, Status,
-    envelope::{self, Form},
+    envelope::{self, EnvelopeError, Form},
     limit,
     oip::Encoding,
     property,
@@ -54,6 +54,8 @@ pub enum Admission {
     Accept(Request),
     /// A request to refuse with an answer.
     Refuse {
+        /// The model asked for.
+        model: Id,
         /// Where the answer goes.
         reply: ReplyTo,
         /// Why, as a code.
@@ -156,12 +158,18 @@ fn read_mqtt5(
     let encoding = Encoding::from_properties(properties.content_type.as_deref(), header_length);
     let reply = ReplyTo {
         topic: reply_topic.to_owned(),
-        correlation: properties.correlation_data.clone().unwrap_or_default(),
+        // A copy, since the client library's bytes keep the whole packet in memory.
+        correlation: properties
+            .correlation_data
+            .as_deref()
+            .map(Bytes::copy_from_slice)
+            .unwrap_or_default(),
         envelope: None,
         qos: publish.qos,
         encoding: *encoding.as_ref().unwrap_or(&Encoding::Json),
     };
     let refuse = |status, message: String| Admission::Refuse {
+        model: model.clone(),
         reply: reply.clone(),
         status,
         message,
@@ -190,8 +198,31 @@ fn read_envelope(publish: &Publish, region: &Id, model: Id, client: Id) -> Admis
     if publish.payload.len() > limit::REQUEST_MAX_BYTES / 3 * 4 + 4096 {
         return Admission::Drop(DropReason::NoResponseTopic);
     }
-    let Ok(envelope) = envelope::Request::decode(&publish.payload) else {
-        return Admission::Drop(DropReason::NoResponseTopic);
+    let envelope = match envelope::Request::decode(&publish.payload) {
+        Ok(envelope) => envelope,
+        Err(EnvelopeError::Answerable {
+            form,
+            reply,
+            correlation,
+            source,
+        }) if check_reply(region, &client, &reply).is_ok() => {
+            return Admission::Refuse {
+                model,
+                reply: ReplyTo {
+                    topic: reply,
+                    correlation: correlation.into(),
+                    envelope: Some(form),
+                    qos: publish.qos,
+                    encoding: Encoding::Json,
+                },
+                status: Status::BadRequest,
+                message: source.to_string(),
+            };
+        }
+        Err(EnvelopeError::Answerable { .. }) => {
+            return Admission::Drop(DropReason::ForeignResponseTopic);
+        }
+        Err(_) => return Admission::Drop(DropReason::NoResponseTopic),
     };
     if let Err(reason) = check_reply(region, &client, &envelope.reply) {
         return Admission::Drop(reason);
@@ -256,6 +287,7 @@ fn check(request: Request) -> Admission {
         return Admission::Accept(request);
     };
     Admission::Refuse {
+        model: request.model,
         reply: request.reply,
         status,
         message,
@@ -400,6 +432,38 @@ mod tests {
                 panic!("{name} is refused")
             };
             assert_eq!(status, expected, "{name}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_broken_envelope_is_answered_when_it_says_where_to() {
+        for (content, expected) in [
+            (
+                r#""timeout_ms":5,"encoding":"cbor","body":"?""#,
+                "not base64",
+            ),
+            (
+                r#""timeout_ms":5,"encoding":"xml","body":1"#,
+                "none of json, binary, cbor",
+            ),
+            (r#""timeout_ms":5,"encoding":"json""#, "no field \"body\""),
+            (r#""encoding":"json","body":{}"#, "no field \"timeout_ms\""),
+        ] {
+            let publish = publish(|p, properties| {
+                *properties = PublishProperties::default();
+                p.payload = format!(
+                    r#"{{"reply":"edge/v1/lab/reply/cam-1/a","correlation":"7",{content}}}"#
+                )
+                .into();
+            });
+            let Admission::Refuse {
+                status, message, ..
+            } = read_it(&publish)
+            else {
+                panic!("{content} is refused")
+            };
+            assert_eq!(status, Status::BadRequest);
+            assert!(message.contains(expected), "{content}: {message}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -31,8 +31,17 @@ pub struct Bounds {
     pub bytes_max: usize,
 }
 
-/// Memory of an entry beside its answer's body and correlation, in bytes: hash table, heap, strings.
+/// Memory of an entry beside its bodies and correlation, in bytes: hash table, heap, strings.
 const ENTRY_BYTES: usize = 400;
+
+/// Repeats of one request that wait for its answer.
+const WAITERS_MAX: usize = 64;
+
+/// One client gets at most this part of [`Bounds::bytes_max`], so that it cannot lock out the others.
+const CLIENT_SHARE: usize = 4;
+
+/// A later expiry is remembered when it is later by this much: each costs memory until the earlier one.
+const EXPIRY_STEP: Duration = Duration::from_secs(1);
 
 /// Requests in progress with those that wait for them, and answers given.
 #[derive(Debug)]
@@ -42,6 +51,7 @@ pub struct Answers<W> {
     by_expiry: BinaryHeap<Reverse<(Instant, Arc<Key>)>>,
     running: usize,
     bytes: usize,
+    bytes_by_client: HashMap<Id, usize>,
 }
 
 #[derive(Debug)]
@@ -49,6 +59,7 @@ enum Entry<W> {
     Running {
         waiters: Vec<W>,
         expires: Instant,
+        bytes: usize,
     },
     Done {
         outcome: Arc<Outcome>,
@@ -65,6 +76,8 @@ pub enum Begin<W> {
     Joined,
     /// It has run: answer this waiter with this.
     Answered(W, Arc<Outcome>),
+    /// This client has used up its share: refuse this waiter.
+    OverShare(W),
     /// A bound is reached: refuse this waiter.
     Full(W, &'static str),
 }
@@ -79,34 +92,62 @@ impl<W> Answers<W> {
             by_expiry: BinaryHeap::new(),
             running: 0,
             bytes: 0,
+            bytes_by_client: HashMap::new(),
         }
     }
 
-    /// Takes in a request that expires at `expires`.
-    pub fn begin(&mut self, key: Key, waiter: W, expires: Instant, now: Instant) -> Begin<W> {
+    /// Takes in a request of `body_bytes` that expires at `expires`. When it waits already, its first expiry is the one
+    /// by which it must run; its answer is kept until the latest.
+    pub fn begin(
+        &mut self,
+        key: Key,
+        body_bytes: usize,
+        waiter: W,
+        expires: Instant,
+        now: Instant,
+    ) -> Begin<W> {
         self.forget_expired(now);
+        let bytes = size(&key, body_bytes);
+        let fits_share = self.fits_share(&key, bytes);
         match self.entries.get_mut(&key) {
-            Some(Entry::Running { waiters, .. }) => {
-                if waiters.len() >= self.bounds.running_max {
+            Some(Entry::Running {
+                waiters,
+                expires: kept,
+                ..
+            }) => {
+                if waiters.len() >= WAITERS_MAX {
                     return Begin::Full(waiter, "this request was repeated too often");
                 }
+                *kept = expires.max(*kept);
                 waiters.push(waiter);
                 Begin::Joined
             }
-            Some(Entry::Done { outcome, .. }) => Begin::Answered(waiter, outcome.clone()),
+            Some(Entry::Done {
+                outcome,
+                expires: kept,
+            }) => {
+                let outcome = outcome.clone();
+                if expires >= *kept + EXPIRY_STEP {
+                    *kept = expires;
+                    self.by_expiry.push(Reverse((expires, Arc::new(key))));
+                }
+                Begin::Answered(waiter, outcome)
+            }
             None if self.running >= self.bounds.running_max => {
                 Begin::Full(waiter, "too many requests are in progress")
             }
-            None if self.bytes + size(&key, 0) > self.bounds.bytes_max => {
+            None if !fits_share => Begin::OverShare(waiter),
+            None if self.bytes + bytes > self.bounds.bytes_max => {
                 Begin::Full(waiter, "the memory for answers is full")
             }
             None => {
                 let key = Arc::new(key);
-                self.bytes += size(&key, 0);
+                self.charge(&key, bytes);
                 self.running += 1;
                 let entry = Entry::Running {
                     waiters: vec![waiter],
                     expires,
+                    bytes,
                 };
                 self.entries.insert(key.clone(), entry);
                 Begin::Run(key)
@@ -114,16 +155,23 @@ impl<W> Answers<W> {
         }
     }
 
-    /// Ends a running request and returns those that wait for it. An outcome that may be better next time is not
-    /// remembered: the sender's repeat runs again.
+    /// Ends a running request and returns those that wait for it. Not remembered are an outcome that may be better
+    /// next time, so that the sender's repeat runs again, and one for which there is no room.
     pub fn finish(&mut self, key: &Arc<Key>, outcome: &Arc<Outcome>) -> Vec<W> {
-        let Some(Entry::Running { waiters, expires }) = self.entries.remove(key) else {
+        let Some(Entry::Running {
+            waiters,
+            expires,
+            bytes,
+        }) = self.entries.remove(key)
+        else {
             return Vec::new();
         };
         self.running -= 1;
-        self.bytes -= size(key, 0);
-        if !outcome.status.is_retryable() {
-            self.bytes += size(key, outcome.body.bytes.len());
+        self.release(key, bytes);
+        let bytes = size(key, outcome.body.bytes.len());
+        let has_room = self.bytes + bytes <= self.bounds.bytes_max && self.fits_share(key, bytes);
+        if !outcome.status.is_retryable() && has_room {
+            self.charge(key, bytes);
             let entry = Entry::Done {
                 outcome: outcome.clone(),
                 expires,
@@ -134,6 +182,26 @@ impl<W> Answers<W> {
         waiters
     }
 
+    fn fits_share(&self, key: &Key, bytes: usize) -> bool {
+        let used = self.bytes_by_client.get(&key.client).unwrap_or(&0);
+        used + bytes <= self.bounds.bytes_max / CLIENT_SHARE
+    }
+
+    fn charge(&mut self, key: &Key, bytes: usize) {
+        self.bytes += bytes;
+        *self.bytes_by_client.entry(key.client.clone()).or_default() += bytes;
+    }
+
+    fn release(&mut self, key: &Key, bytes: usize) {
+        self.bytes -= bytes;
+        if let Some(used) = self.bytes_by_client.get_mut(&key.client) {
+            *used -= bytes;
+            if *used == 0 {
+                self.bytes_by_client.remove(&key.client);
+            }
+        }
+    }
+
     fn forget_expired(&mut self, now: Instant) {
         while let Some(Reverse((expires, _))) = self.by_expiry.peek()
             && *expires <= now
@@ -142,8 +210,9 @@ impl<W> Answers<W> {
             if let Some(Entry::Done { outcome, expires }) = self.entries.get(&key)
                 && *expires == expired
             {
-                self.bytes -= size(&key, outcome.body.bytes.len());
+                let bytes = size(&key, outcome.body.bytes.len());
                 self.entries.remove(&key);
+                self.release(&key, bytes);
             }
         }
     }
@@ -161,8 +230,6 @@ fn size(key: &Key, body_bytes: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use edge_protocol::{Status, oip::Encoding};
     use proptest::prelude::*;
 
@@ -182,7 +249,7 @@ mod tests {
     fn answers() -> Answers<u32> {
         Answers::new(Bounds {
             running_max: 2,
-            bytes_max: 4 * ENTRY_BYTES,
+            bytes_max: 16 * ENTRY_BYTES,
         })
     }
 
@@ -190,18 +257,18 @@ mod tests {
     fn a_request_runs_once_and_its_repeats_get_the_same_answer() {
         let (mut answers, now) = (answers(), Instant::now());
         let expires = now + Duration::from_secs(10);
-        let Begin::Run(running) = answers.begin(key(1), 1, expires, now) else {
+        let Begin::Run(running) = answers.begin(key(1), 0, 1, expires, now) else {
             panic!("the first of a kind runs")
         };
-        assert_eq!(answers.begin(key(1), 2, expires, now), Begin::Joined);
+        assert_eq!(answers.begin(key(1), 0, 2, expires, now), Begin::Joined);
         let ok = outcome(Status::Ok);
         assert_eq!(answers.finish(&running, &ok), [1, 2]);
         assert_eq!(
-            answers.begin(key(1), 3, expires, now),
+            answers.begin(key(1), 0, 3, expires, now),
             Begin::Answered(3, ok)
         );
         assert_eq!(answers.running(), 0);
-        let Begin::Run(_) = answers.begin(key(1), 4, expires, expires) else {
+        let Begin::Run(_) = answers.begin(key(1), 0, 4, expires, expires) else {
             panic!("an expired answer is forgotten")
         };
     }
@@ -211,7 +278,7 @@ mod tests {
         let (mut answers, now) = (answers(), Instant::now());
         let expires = now + Duration::from_secs(10);
         for waiter in 0..3 {
-            let Begin::Run(running) = answers.begin(key(1), waiter, expires, now) else {
+            let Begin::Run(running) = answers.begin(key(1), 0, waiter, expires, now) else {
                 panic!("runs again")
             };
             assert_eq!(
@@ -227,37 +294,72 @@ mod tests {
         let (mut answers, now) = (answers(), Instant::now());
         let expires = now + Duration::from_secs(10);
         assert!(matches!(
-            answers.begin(key(1), 1, expires, now),
+            answers.begin(key(1), 0, 1, expires, now),
             Begin::Run(_)
         ));
         assert!(matches!(
-            answers.begin(key(2), 2, expires, now),
+            answers.begin(key(2), 0, 2, expires, now),
             Begin::Run(_)
         ));
         assert!(matches!(
-            answers.begin(key(3), 3, expires, now),
+            answers.begin(key(3), 0, 3, expires, now),
             Begin::Full(3, _)
         ));
-        assert_eq!(answers.begin(key(2), 4, expires, now), Begin::Joined);
+        assert_eq!(answers.begin(key(2), 0, 4, expires, now), Begin::Joined);
+    }
+
+    #[test]
+    fn a_greedy_client_locks_out_only_itself() {
+        let (mut answers, now) = (answers(), Instant::now());
+        let expires = now + Duration::from_secs(10);
+        let greedy = answers.begin(key(1), 4 * ENTRY_BYTES, 1, expires, now);
+        assert_eq!(greedy, Begin::OverShare(1));
+        let other = Key {
+            client: Id::new("sensor-2").unwrap(),
+            ..key(1)
+        };
+        assert!(matches!(
+            answers.begin(other, 0, 2, expires, now),
+            Begin::Run(_)
+        ));
+    }
+
+    #[test]
+    fn a_repeat_with_a_later_expiry_keeps_the_answer_longer() {
+        let (mut answers, now) = (answers(), Instant::now());
+        let second = Duration::from_secs(1);
+        let Begin::Run(running) = answers.begin(key(1), 0, 1, now + 10 * second, now) else {
+            panic!("the first of a kind runs")
+        };
+        let ok = outcome(Status::Ok);
+        answers.finish(&running, &ok);
+        let repeat = answers.begin(key(1), 0, 2, now + 19 * second, now + 9 * second);
+        assert_eq!(repeat, Begin::Answered(2, ok.clone()));
+        let later = answers.begin(key(1), 0, 3, now + 19 * second, now + 11 * second);
+        assert_eq!(later, Begin::Answered(3, ok));
+        assert!(matches!(
+            answers.begin(key(1), 0, 4, now + 30 * second, now + 20 * second),
+            Begin::Run(_)
+        ));
     }
 
     proptest! {
         /// Every waiter comes out exactly once, and accounting returns to zero when all is expired.
         #[test]
         fn no_waiter_is_lost(steps in prop::collection::vec((0_u8..6, any::<bool>(), 1_u64..20), 0..200)) {
-            let mut answers = Answers::new(Bounds { running_max: 4, bytes_max: 6 * ENTRY_BYTES });
+            let mut answers = Answers::new(Bounds { running_max: 4, bytes_max: 24 * ENTRY_BYTES });
             let start = Instant::now();
             let (mut running, mut given, mut taken) = (Vec::new(), 0_u32, 0);
             for (step, (correlation, finish, lifetime)) in steps.into_iter().enumerate() {
                 let now = start + Duration::from_secs(step as u64);
                 given += 1;
-                match answers.begin(key(correlation), given, now + Duration::from_secs(lifetime), now) {
+                match answers.begin(key(correlation), 0, given, now + Duration::from_secs(lifetime), now) {
                     Begin::Run(key) => running.push(key),
                     Begin::Joined => {}
-                    Begin::Answered(..) | Begin::Full(..) => taken += 1,
+                    Begin::Answered(..) | Begin::OverShare(_) | Begin::Full(..) => taken += 1,
                 }
                 prop_assert!(answers.running() <= 4);
-                prop_assert!(answers.bytes <= 6 * ENTRY_BYTES + 6 * 32);
+                prop_assert!(answers.bytes <= 24 * ENTRY_BYTES / CLIENT_SHARE);
                 if finish && let Some(key) = running.pop() {
                     taken += answers.finish(&key, &outcome(Status::Ok)).len();
                 }
@@ -269,6 +371,7 @@ mod tests {
             answers.forget_expired(start + Duration::from_secs(10_000));
             prop_assert_eq!(answers.bytes, 0);
             prop_assert!(answers.entries.is_empty());
+            prop_assert!(answers.bytes_by_client.is_empty());
         }
     }
 }

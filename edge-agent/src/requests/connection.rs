@@ -16,7 +16,11 @@ use super::{
     admission::ReplyTo,
     exchange::{Exchange, Ticket},
 };
-use crate::outcome::Outcome;
+use crate::{link, outcome::Outcome};
+
+/// Answers in the queue beyond which those are dropped whose requests have no place in the order: at QoS 0, or from an
+/// earlier connection. Receive Maximum does not bound them, and the others must always find room.
+const UNPLACED_MAX: usize = 512;
 
 /// A connection that takes requests.
 pub(crate) struct Connection {
@@ -75,9 +79,7 @@ impl Connection {
     /// would name the wrong requests there, and answers come out of the cache when the broker delivers again.
     pub(crate) fn lost(&self, eventloop: &mut EventLoop) {
         let mut exchange = self.exchange.lock();
-        eventloop.clean();
-        eventloop.pending.clear();
-        eventloop.state.collision = None;
+        link::forget(eventloop, true);
         exchange.lost();
     }
 
@@ -91,16 +93,19 @@ impl Connection {
             let mut publish = Publish::new("", QoS::AtLeastOnce, Bytes::new(), None);
             publish.pkid = packet_id;
             if self.client.try_ack(&publish).is_err() {
-                // The queue holds more than Receive Maximum allows to be outstanding, so this is a lost connection.
+                // Tried again at the next event on the connection.
                 warn!(
                     packet_id,
-                    "cannot acknowledge a request: the connection is down"
+                    "cannot acknowledge a request yet: the queue is full"
                 );
+                return;
             }
+            exchange.acknowledgement_sent();
         }
     }
 
-    /// Sends an answer. It never waits: the queue to the client library holds all that Receive Maximum lets in.
+    /// Sends an answer. It never waits: the queue to the client library holds all that Receive Maximum lets in, and
+    /// [`UNPLACED_MAX`] more.
     pub(crate) fn answer(
         &self,
         reply: ReplyTo,
@@ -119,14 +124,20 @@ impl Connection {
         };
         // Under one lock, so that answers are written in the order in which the exchange saw them handed over.
         let mut exchange = self.exchange.lock();
-        match self
-            .client
-            .try_publish_with_properties(topic, qos, false, payload, properties)
-        {
-            Ok(()) => exchange.handed(ticket),
-            Err(_) => warn!(
-                "an answer is dropped: the connection is down; the sender's repeat will get it"
-            ),
+        let has_place = ticket.is_some_and(|ticket| exchange.is_current(ticket));
+        let is_sent = (has_place || exchange.unwritten() < UNPLACED_MAX)
+            && self
+                .client
+                .try_publish_with_properties(topic, qos, false, payload, properties)
+                .is_ok();
+        if is_sent {
+            exchange.handed(ticket);
+        } else {
+            warn!("an answer is dropped: the queue is full; the sender's repeat will get it");
+            if let Some(ticket) = ticket {
+                exchange.dismissed(ticket);
+                self.acknowledge(&mut exchange);
+            }
         }
     }
 }

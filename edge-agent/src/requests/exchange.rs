@@ -43,7 +43,7 @@ impl Exchange {
     /// An answer was handed to the client library; call it in the same order as the hand-overs.
     pub fn handed(&mut self, ticket: Option<Ticket>) {
         let place = ticket
-            .filter(|ticket| ticket.connection == self.connection)
+            .filter(|ticket| self.is_current(*ticket))
             .map(|ticket| ticket.place);
         self.handed.push_back(place);
     }
@@ -82,12 +82,30 @@ impl Exchange {
         }
     }
 
-    /// Takes the packet id of the next request to acknowledge, if its turn has come.
-    pub fn next_acknowledgement(&mut self) -> Option<u16> {
-        let (packet_id, _) = *self.arrivals.front().filter(|arrival| arrival.1)?;
-        self.arrivals.pop_front();
-        self.first_place += 1;
-        Some(packet_id)
+    /// The packet id of the next request to acknowledge, if its turn has come.
+    #[must_use]
+    pub fn next_acknowledgement(&self) -> Option<u16> {
+        let (packet_id, is_answered) = *self.arrivals.front()?;
+        is_answered.then_some(packet_id)
+    }
+
+    /// The acknowledgement of [`Exchange::next_acknowledgement`] is on its way.
+    pub fn acknowledgement_sent(&mut self) {
+        if self.arrivals.pop_front().is_some() {
+            self.first_place += 1;
+        }
+    }
+
+    /// Whether the request arrived on the connection that stands now.
+    #[must_use]
+    pub fn is_current(&self, ticket: Ticket) -> bool {
+        ticket.connection == self.connection
+    }
+
+    /// Answers handed over and not yet written.
+    #[must_use]
+    pub fn unwritten(&self) -> usize {
+        self.handed.len()
     }
 
     /// The connection is lost: nothing on it will be acknowledged, and what was handed over has been thrown away.
@@ -99,10 +117,10 @@ impl Exchange {
         self.written.clear();
     }
 
-    /// Whether nothing waits for an answer or an acknowledgement.
+    /// Whether no request waits for an answer or an acknowledgement.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.arrivals.is_empty() && self.handed.is_empty() && self.written.is_empty()
+        self.arrivals.is_empty()
     }
 }
 
@@ -113,7 +131,12 @@ mod tests {
     use super::*;
 
     fn acknowledgements(exchange: &mut Exchange) -> Vec<u16> {
-        std::iter::from_fn(|| exchange.next_acknowledgement()).collect()
+        std::iter::from_fn(|| {
+            let packet_id = exchange.next_acknowledgement()?;
+            exchange.acknowledgement_sent();
+            Some(packet_id)
+        })
+        .collect()
     }
 
     #[test]

@@ -16,11 +16,7 @@ use rumqttc::{
         },
     },
 };
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -48,7 +44,8 @@ pub(crate) struct Intake {
     share: Share,
     region: Id,
     box_id: Id,
-    unsubscribed: Arc<Notify>,
+    /// Subscriptions whose end the broker has confirmed.
+    unsubscribed: watch::Sender<usize>,
     closed: CancellationToken,
     link: JoinHandle<()>,
     subscriptions: JoinHandle<()>,
@@ -70,7 +67,7 @@ impl Intake {
         let (client, eventloop) = AsyncClient::new(options, link::QUEUE);
         let connection = Arc::new(Connection::new(client.clone()));
         let connected = watch::Sender::new(());
-        let unsubscribed = Arc::new(Notify::new());
+        let unsubscribed = watch::Sender::new(0);
         let closed = CancellationToken::new();
         let subscriptions = keep_subscribed(
             client,
@@ -106,15 +103,17 @@ impl Intake {
             Share::Own => return,
             share @ Share::Shared(_) => filters(share, &self.region, &self.box_id),
         };
-        for filter in filters {
-            let unsubscribe = async {
+        let unsubscribe = async {
+            let mut confirmed = self.unsubscribed.subscribe();
+            let wanted = *confirmed.borrow_and_update() + filters.len();
+            for filter in filters {
                 self.connection.client().unsubscribe(filter).await.ok()?;
-                self.unsubscribed.notified().await;
-                Some(())
-            };
-            if !matches!(timeout(GOODBYE, unsubscribe).await, Ok(Some(()))) {
-                debug!("the broker has not confirmed the end of a subscription");
             }
+            confirmed.wait_for(|count| *count >= wanted).await.ok()?;
+            Some(())
+        };
+        if !matches!(timeout(GOODBYE, unsubscribe).await, Ok(Some(()))) {
+            debug!("the broker has not confirmed the end of the subscriptions");
         }
     }
 
@@ -183,7 +182,7 @@ struct Handler {
     connection: Arc<Connection>,
     service: Arc<Service>,
     connected: watch::Sender<()>,
-    unsubscribed: Arc<Notify>,
+    unsubscribed: watch::Sender<usize>,
 }
 
 impl link::Handler for Handler {
@@ -199,7 +198,9 @@ impl link::Handler for Handler {
             }
             Event::Incoming(Packet::PubAck(ack)) => self.connection.acknowledged(ack.pkid),
             Event::Outgoing(Outgoing::Publish(packet_id)) => self.connection.written(packet_id),
-            Event::Incoming(Packet::UnsubAck(_)) => self.unsubscribed.notify_one(),
+            Event::Incoming(Packet::UnsubAck(_)) => {
+                self.unsubscribed.send_modify(|count| *count += 1);
+            }
             Event::Incoming(Packet::SubAck(ack)) => {
                 use rumqttc::v5::mqttbytes::v5::SubscribeReasonCode::Success;
                 let purpose = self.purpose;

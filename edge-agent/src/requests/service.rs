@@ -97,10 +97,12 @@ impl Service {
                 self.begin(request, waiter, now);
             }
             Admission::Refuse {
+                model,
                 reply,
                 status,
                 message,
             } => {
+                self.models.refused(&model, status);
                 debug!(status = status.code(), message, "request refused");
                 let outcome = Outcome::failure(status, &message, reply.encoding);
                 connection.answer(reply, ticket, &outcome, self.box_id.as_str());
@@ -129,7 +131,10 @@ impl Service {
         };
         let deadline = now + request.expires_in;
         let waiter = waiter(request.reply);
-        let begin = self.answers.lock().begin(key, waiter, deadline, now);
+        let begin = self
+            .answers
+            .lock()
+            .begin(key, request.body.len(), waiter, deadline, now);
         match begin {
             Begin::Run(key) => {
                 let service = self.clone();
@@ -146,12 +151,22 @@ impl Service {
             }
             Begin::Joined => {}
             Begin::Answered(waiter, outcome) => self.answer(waiter, &outcome),
+            Begin::OverShare(waiter) => {
+                let why = "your requests and their answers fill your share of this box's memory until they expire";
+                let status = Status::QuotaExceeded;
+                self.refuse(&request.model, waiter, status, why, Duration::from_secs(1));
+            }
             Begin::Full(waiter, why) => {
-                let outcome = Outcome::failure(Status::Unavailable, why, encoding)
-                    .retry_after(Duration::from_millis(500));
-                self.answer(waiter, &outcome);
+                let wait = Duration::from_millis(500);
+                self.refuse(&request.model, waiter, Status::Unavailable, why, wait);
             }
         }
+    }
+
+    fn refuse(&self, model: &Id, waiter: Waiter, status: Status, why: &str, retry_after: Duration) {
+        self.models.refused(model, status);
+        let outcome = Outcome::failure(status, why, waiter.reply.encoding).retry_after(retry_after);
+        self.answer(waiter, &outcome);
     }
 
     /// Ends a request: answers all that wait for it.

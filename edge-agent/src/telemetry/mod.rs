@@ -195,9 +195,7 @@ impl link::Handler for Handler {
     }
 
     fn lost(&mut self, eventloop: &mut EventLoop) {
-        eventloop.clean();
-        eventloop.pending.clear();
-        eventloop.state.collision = None;
+        link::forget(eventloop, false);
         self.shared.node.lock().disconnected();
     }
 }

@@ -87,7 +87,7 @@ pub async fn run(
             progress(run.ledger.tally(), now);
             shown = now;
         }
-        let wake = run.next_wake().min(shown + PROGRESS_INTERVAL);
+        let wake = run.next_wake(now).min(shown + PROGRESS_INTERVAL);
         select! {
             biased;
             event = link.next() => {
@@ -169,8 +169,9 @@ impl Run {
         self.pace.is_over(now) && self.ledger.open_count() == 0
     }
 
-    fn next_wake(&self) -> Duration {
-        let begin = self.has_room().then(|| self.pace.next());
+    fn next_wake(&self, now: Duration) -> Duration {
+        let may_begin = self.has_room() && !self.pace.is_over(now);
+        let begin = may_begin.then(|| self.pace.next());
         let due = self.ledger.next_due();
         begin.into_iter().chain(due).min().unwrap_or(Duration::MAX)
     }

@@ -1,10 +1,14 @@
-//! What protects every route: security headers, bounds on time and bodies, and on connections, so that a slow or
-//! hostile client costs itself and nobody else.
+//! What protects every route: security headers, and bounds on answers, bodies and connections.
+//!
+//! A slow or hostile client on one address holds its own share of the connections and no more. Clients on many
+//! addresses can still take all of them, and one that sends its headers byte by byte keeps its connection: nothing
+//! here bounds the time of a whole request. Programs on this machine are trusted with all connections.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -27,6 +31,8 @@ const BODY_MAX_BYTES: usize = 64 << 10;
 const ANSWER: Duration = Duration::from_secs(30);
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 1_024;
+/// Connections of one IP address at once; more are closed. Those from this machine itself are not counted.
+const CONNECTIONS_PER_PEER: usize = 64;
 /// A connection on which nothing moved for this long is closed. Streams send a comment more often.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -74,10 +80,53 @@ async fn secure(mut response: Response) -> Response {
     response
 }
 
-/// A listener that takes a bounded number of connections and closes idle ones.
+/// Connections of each address.
+#[derive(Debug, Default)]
+struct Peers(Mutex<HashMap<IpAddr, usize>>);
+
+impl Peers {
+    /// Counts a connection of `address` until the result is dropped; none when it has too many.
+    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Peer> {
+        let address = address.to_canonical(); // an IPv4 peer of an IPv6 socket
+        if !address.is_loopback() {
+            let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = counts.entry(address).or_default();
+            if *count >= CONNECTIONS_PER_PEER {
+                return None;
+            }
+            *count += 1;
+        }
+        Some(Peer {
+            address,
+            peers: Arc::clone(self),
+        })
+    }
+}
+
+/// A counted connection.
+#[derive(Debug)]
+struct Peer {
+    address: IpAddr,
+    peers: Arc<Peers>,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let mut counts = self.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// A listener that takes a bounded number of connections, of each peer and in all, and closes idle ones.
 pub(super) struct Connections {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    peers: Arc<Peers>,
 }
 
 impl Connections {
@@ -85,6 +134,7 @@ impl Connections {
         Self {
             listener,
             permits: Arc::new(Semaphore::new(CONNECTIONS)),
+            peers: Arc::default(),
         }
     }
 }
@@ -95,7 +145,13 @@ impl Listener for Connections {
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
-        let (stream, address) = Listener::accept(&mut self.listener).await;
+        let (stream, address, peer) = loop {
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            if let Some(peer) = self.peers.admit(address.ip()) {
+                break (stream, address, peer);
+            }
+            tracing::debug!(%address, "closed: this address has too many connections");
+        };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
@@ -103,6 +159,7 @@ impl Listener for Connections {
             stream,
             idle: Box::pin(tokio::time::sleep(IDLE)),
             _permit: permit,
+            _peer: peer,
         };
         (connection, address)
     }
@@ -117,6 +174,7 @@ pub(super) struct Connection {
     stream: TcpStream,
     idle: Pin<Box<Sleep>>,
     _permit: Option<OwnedSemaphorePermit>,
+    _peer: Peer,
 }
 
 impl Connection {
@@ -175,5 +233,33 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_share_of_connections_and_no_more() {
+        let peers = Arc::new(Peers::default());
+        let one: IpAddr = "192.0.2.1".parse().unwrap();
+        let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
+        let mut held: Vec<_> = (0..CONNECTIONS_PER_PEER)
+            .map(|_| peers.admit(one).unwrap())
+            .collect();
+        assert!(peers.admit(one).is_none() && peers.admit(mapped).is_none());
+        assert!(peers.admit("192.0.2.2".parse().unwrap()).is_some());
+        held.pop();
+        held.push(peers.admit(mapped).unwrap());
+        assert!(peers.admit(one).is_none());
+        drop(held);
+        assert!(peers.0.lock().unwrap().is_empty(), "nothing is left behind");
+
+        let here: IpAddr = "127.0.0.1".parse().unwrap();
+        let many: Vec<_> = (0..=CONNECTIONS_PER_PEER)
+            .map(|_| peers.admit(here))
+            .collect();
+        assert!(many.iter().all(Option::is_some));
     }
 }

@@ -105,6 +105,12 @@ fn text(overview: &Overview) -> String {
             store.samples_dropped,
         ),
         (
+            "store_values_refused_total",
+            "counter",
+            "Values not put into the history because there are too many metric names.",
+            store.values_refused,
+        ),
+        (
             "store_samples_expired_total",
             "counter",
             "Messages deleted from the history.",

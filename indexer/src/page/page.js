@@ -369,7 +369,15 @@ function drawAll() {
 }
 
 // `#box-1` in the address opens that box, so that it can be linked to.
-let linked = decodeURIComponent(location.hash.slice(1));
+function linkedBox() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return ""; // such as `#%`, which is no box's link
+  }
+}
+
+let linked = linkedBox();
 
 function openLinked() {
   const row = rows.get(linked);
@@ -423,6 +431,9 @@ function drawRate() {
   const rate = (overview.requests_total - served.from[1]) / seconds;
   put($("rate"), rate > 0 ? `${rate < 10 ? rate.toFixed(1) : count(Math.round(rate))} a second` : "");
 }
+
+// Equal for two tellings of one event.
+const sameness = (event) => JSON.stringify([event.at_ms, event.kind, event.box, event.detail]);
 
 function drawEvents() {
   $("events").replaceChildren(...events.slice(0, EVENTS_MAX).map((event) => {
@@ -498,8 +509,11 @@ function listen() {
     for (const box of update.boxes) added = takeBox(box) || added;
     takeOverview(update.region);
     if (added) drawAll();
-    if (update.events.length > 0) {
-      events.unshift(...update.events.reverse());
+    // An update may tell again what `readAll` has just read.
+    const shown = new Set(events.map(sameness));
+    const fresh = update.events.filter((event) => !shown.has(sameness(event)));
+    if (fresh.length > 0) {
+      events.unshift(...fresh.reverse());
       events.length = Math.min(events.length, EVENTS_MAX);
       drawEvents();
     }
@@ -512,7 +526,7 @@ function listen() {
 
 $("filter").addEventListener("input", drawAll);
 addEventListener("hashchange", () => {
-  linked = decodeURIComponent(location.hash.slice(1));
+  linked = linkedBox();
   openLinked();
 });
 setInterval(() => {

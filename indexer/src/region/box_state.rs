@@ -349,6 +349,14 @@ impl BoxState {
         self.requests = self.requests.saturating_add(applied.requests);
         self.requests_failed = self.requests_failed.saturating_add(applied.requests_failed);
 
+        // Late values are not in the set and so not under its bound: only names that are in it are taken.
+        for values in late.values_mut() {
+            let all = values.len();
+            values.retain(|(name, _)| self.metrics.get(name).is_some());
+            applied.dropped += all - values.len();
+        }
+        late.retain(|_, values| !values.is_empty());
+
         let skew = self.clock_skew_ms.unwrap_or(0);
         let sample = |at_ms, box_ms, values| Sample {
             box_id: box_id.clone(),

@@ -164,7 +164,7 @@ impl Region {
                 if let Some(others) = self.full_gate.pass(now_ms) {
                     let detail = format!(
                         "refused {box_id} and {others} messages of other new boxes: the region is full \
-                         with {known} boxes; raise --boxes-limit or forget old boxes"
+                         with {known} boxes; raise --boxes-limit"
                     );
                     effects.push(event(now_ms, EventKind::TooManyBoxes, None, detail));
                 }

@@ -16,8 +16,11 @@ pub struct StoreView {
     pub limit_bytes: u64,
     /// Messages whose metrics are in the history.
     pub samples_written: u64,
-    /// Messages whose metrics are not in the history: the disk was too slow, full or broken.
+    /// Messages whose metrics are not in the history: the disk was too slow, full or broken, or all their names
+    /// were refused.
     pub samples_dropped: u64,
+    /// Values that are not in the history because their metric's name is new and the store has its fill of names.
+    pub values_refused: u64,
     /// Boxes' records and events that were not written; a box's next record makes up for it.
     pub other_dropped: u64,
     /// Messages deleted from the history for their age or for room.

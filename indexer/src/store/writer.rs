@@ -26,8 +26,10 @@ const RETRY: Duration = Duration::from_millis(500);
 const GATHER: Duration = Duration::from_millis(100);
 /// Events kept.
 const EVENTS_MAX: i64 = 100_000;
-/// Metric names kept; samples of further names are dropped.
-const NAMES_MAX: usize = 65_536;
+/// Metric names in the store; values of further names are refused.
+const NAMES_MAX: i64 = 65_536;
+/// Metric names whose keys are kept in memory.
+const NAMES_CACHED: usize = 16_384;
 /// Rows deleted in one transaction, so that the queue does not overflow meanwhile.
 const DELETE_ROWS: i64 = 10_000;
 /// Transactions that make room in one upkeep.
@@ -45,6 +47,14 @@ pub(super) struct Writer {
     name_keys: HashMap<Arc<str>, i64>,
     page_bytes: u64,
     next_upkeep: Instant,
+}
+
+/// What a transaction did with its samples.
+#[derive(Debug, Default)]
+struct Done {
+    written: u64,
+    dropped: usize,
+    values_refused: u64,
 }
 
 impl Writer {
@@ -174,9 +184,10 @@ impl Writer {
     fn transaction(&mut self, batch: &[Write]) -> rusqlite::Result<()> {
         let done = self.try_transaction(batch);
         match &done {
-            Ok((written, dropped)) => {
-                self.view.samples_written += written;
-                self.counters.drop_samples(*dropped);
+            Ok(done) => {
+                self.view.samples_written += done.written;
+                self.view.values_refused += done.values_refused;
+                self.counters.drop_samples(done.dropped);
             }
             Err(_) => {
                 // Keys of rows that were rolled back must not be used.
@@ -187,9 +198,9 @@ impl Writer {
         done.map(|_| ())
     }
 
-    fn try_transaction(&mut self, batch: &[Write]) -> rusqlite::Result<(u64, usize)> {
+    fn try_transaction(&mut self, batch: &[Write]) -> rusqlite::Result<Done> {
         let transaction = self.connection.transaction()?;
-        let (mut written, mut dropped) = (0, 0);
+        let mut done = Done::default();
         for write in batch {
             match write {
                 Write::Box(record) => write_box(&transaction, record, &mut self.box_keys)?,
@@ -201,16 +212,17 @@ impl Writer {
                         sample,
                         &mut self.box_keys,
                         &mut self.name_keys,
+                        &mut done.values_refused,
                     )? {
-                        written += 1;
+                        done.written += 1;
                     } else {
-                        dropped += 1;
+                        done.dropped += 1;
                     }
                 }
             }
         }
         transaction.commit()?;
-        Ok((written, dropped))
+        Ok(done)
     }
 
     /// Deletes what is too old or too much.
@@ -364,12 +376,46 @@ fn write_event(transaction: &Transaction<'_>, event: &Event) -> rusqlite::Result
     Ok(())
 }
 
+/// The key of a metric's name, or none when the name is new and the store has [`NAMES_MAX`].
+fn name_key(
+    transaction: &Transaction<'_>,
+    name: &Arc<str>,
+    cached: &mut HashMap<Arc<str>, i64>,
+) -> rusqlite::Result<Option<i64>> {
+    if let Some(key) = cached.get(name) {
+        return Ok(Some(*key));
+    }
+    let known = transaction
+        .prepare_cached("SELECT key FROM metric_names WHERE name = ?")?
+        .query_row(params![name.as_ref()], |row| row.get(0))
+        .optional()?;
+    let key = match known {
+        Some(key) => Some(key),
+        // Names are never deleted, so the greatest key is their count.
+        None => transaction
+            .prepare_cached(
+                "INSERT INTO metric_names (name) SELECT ?1 \
+                 WHERE coalesce((SELECT max(key) FROM metric_names), 0) < ?2 RETURNING key",
+            )?
+            .query_row(params![name.as_ref(), NAMES_MAX], |row| row.get(0))
+            .optional()?,
+    };
+    if let Some(key) = key {
+        if cached.len() >= NAMES_CACHED {
+            cached.clear();
+        }
+        cached.insert(Arc::clone(name), key);
+    }
+    Ok(key)
+}
+
 /// False when nothing of the sample was kept.
 fn write_sample(
     transaction: &Transaction<'_>,
     sample: &Sample,
     box_keys: &mut HashMap<Id, i64>,
     name_keys: &mut HashMap<Arc<str>, i64>,
+    values_refused: &mut u64,
 ) -> rusqlite::Result<bool> {
     let box_key = match box_keys.get(&sample.box_id) {
         Some(key) => *key,
@@ -391,21 +437,10 @@ fn write_sample(
     };
     let mut blob = Vec::with_capacity(sample.values.len() * 8);
     for (name, value) in &sample.values {
-        let name_key = match name_keys.get(name) {
-            Some(key) => *key,
-            None if name_keys.len() >= NAMES_MAX => continue,
-            None => {
-                let key = transaction
-                    .prepare_cached(
-                        "INSERT INTO metric_names (name) VALUES (?) \
-                         ON CONFLICT (name) DO UPDATE SET name = name RETURNING key",
-                    )?
-                    .query_row(params![name.as_ref()], |row| row.get(0))?;
-                name_keys.insert(Arc::clone(name), key);
-                key
-            }
-        };
-        sample::push(&mut blob, unsigned(name_key), value);
+        match name_key(transaction, name, name_keys)? {
+            Some(key) => sample::push(&mut blob, unsigned(key), value),
+            None => *values_refused += 1,
+        }
     }
     if blob.is_empty() {
         return Ok(false);

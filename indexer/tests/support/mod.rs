@@ -47,6 +47,11 @@ pub fn settings(folder: &Path) -> Settings {
     }
 }
 
+/// A client that goes straight to the indexer, whatever proxy the machine has.
+fn http_client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy()
+}
+
 pub struct World {
     pub indexer: Indexer,
     pub http: reqwest::Client,
@@ -57,10 +62,7 @@ impl World {
         let indexer = Indexer::start(settings).await.unwrap();
         let world = Self {
             indexer,
-            http: reqwest::Client::builder()
-                .timeout(DEADLINE)
-                .build()
-                .unwrap(),
+            http: http_client().timeout(DEADLINE).build().unwrap(),
         };
         world
             .wait("the indexer is healthy", "/healthz", |health| {
@@ -85,7 +87,8 @@ impl World {
         let mut last = Json::Null;
         let waiting = async {
             let url = self.url("/api/v1/stream");
-            let mut stream = reqwest::Client::new().get(url).send().await.unwrap();
+            let client = http_client().build().unwrap(); // a stream has no time limit
+            let mut stream = client.get(url).send().await.unwrap();
             loop {
                 let (_, json) = self.get(path).await;
                 if wanted(&json) {
