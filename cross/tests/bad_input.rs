@@ -16,7 +16,8 @@ use std::process::Command;
 
 use cross::processes;
 use support::{
-    Agent, Client, Request, first_image, wait_for_log, wait_for_log_times, wait_until_serving,
+    Agent, Client, OneBox, Request, first_image, wait_for_log, wait_for_log_times,
+    wait_until_serving,
 };
 
 /// What is wrong, how the request differs from one in order, the status, and a part of the message.
@@ -305,12 +306,8 @@ const DROPPED: &[DroppedCase] = &[
 
 #[test]
 fn a_bad_request_is_refused_with_its_reason_and_costs_nobody_else() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [port] = processes::free_ports().expect("a port");
-    let _broker = processes::mosquitto(port, folder.path()).expect("mosquitto");
-    let mut agent = Agent::new("box-1", port).start(folder.path());
-    wait_until_serving(&mut agent);
-    let mut client = Client::connect("bad-1", port);
+    let mut lab = OneBox::start();
+    let mut client = Client::connect("bad-1", lab.port);
 
     for (what, spoil, status, message) in CASES {
         let mut request = client.request();
@@ -338,26 +335,22 @@ fn a_bad_request_is_refused_with_its_reason_and_costs_nobody_else() {
         let answer = client.ask(&good);
         let expected = good.properties.correlation_data.unwrap_or_default();
         assert_eq!(answer.correlation, expected, "{what} was answered");
-        wait_for_log(&mut agent, reason);
+        wait_for_log(&mut lab.agent, reason);
     }
     assert!(
-        agent.ended().expect("a state").is_none(),
+        lab.agent.ended().expect("a state").is_none(),
         "the agent lives{}",
-        agent.log()
+        lab.agent.log()
     );
-    agent.stop().expect("the agent ends with 0");
+    lab.agent.stop().expect("the agent ends with 0");
 }
 
 /// A reply topic that would make the broker end the box's connection: too deep for Mosquitto (200 levels), or with a
 /// character that no topic may have, which no broker sees inside an envelope.
 #[test]
 fn no_reply_topic_costs_the_box_its_connection() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [port] = processes::free_ports().expect("a port");
-    let _broker = processes::mosquitto(port, folder.path()).expect("mosquitto");
-    let mut agent = Agent::new("box-1", port).start(folder.path());
-    wait_until_serving(&mut agent);
-    let mut client = Client::connect("bad-1", port);
+    let lab = OneBox::start();
+    let mut client = Client::connect("bad-1", lab.port);
     let mut deep = client.request();
     deep.properties.response_topic = Some(format!("edge/v1/lab/reply/bad-1/{}", "/".repeat(480)));
     let mut noncharacter = client.request();
@@ -375,19 +368,15 @@ fn no_reply_topic_costs_the_box_its_connection() {
         let expected = good.properties.correlation_data.unwrap_or_default();
         assert_eq!(answer.correlation, expected, "{what}");
     }
-    let log = std::fs::read_to_string(agent.log_file()).expect("a log");
+    let log = std::fs::read_to_string(lab.agent.log_file()).expect("a log");
     assert_eq!(log.matches("connected to the broker").count(), 3, "{log}");
 }
 
 /// A sensor that speaks only MQTT 3.1.1 learns of its late request too.
 #[test]
 fn an_envelope_that_expired_is_answered_with_408() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [port] = processes::free_ports().expect("a port");
-    let _broker = processes::mosquitto(port, folder.path()).expect("mosquitto");
-    let mut agent = Agent::new("box-1", port).start(folder.path());
-    wait_until_serving(&mut agent);
-    let mut client = Client::connect("old-1", port);
+    let lab = OneBox::start();
+    let mut client = Client::connect("old-1", lab.port);
     for (timeout_ms, status) in [(0, 408), (5_000, 200)] {
         let mut request = client.request();
         request.properties = rumqttc::v5::mqttbytes::v5::PublishProperties::default();

@@ -12,17 +12,13 @@ use std::collections::HashMap;
 use cross::processes;
 use nix::sys::signal::Signal;
 use rumqttc::v5::mqttbytes::QoS;
-use support::{Agent, Client, wait_for_log, wait_for_log_times, wait_until_serving};
+use support::{Agent, Client, OneBox, wait_for_log, wait_for_log_times};
 
 /// A repeated request runs once and is answered each time, with the same answer.
 #[test]
 fn a_repeated_request_runs_once() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [port] = processes::free_ports().expect("a port");
-    let _broker = processes::mosquitto(port, folder.path()).expect("mosquitto");
-    let mut agent = Agent::new("box-1", port).start(folder.path());
-    wait_until_serving(&mut agent);
-    let mut client = Client::connect("sensor-1", port);
+    let lab = OneBox::start();
+    let mut client = Client::connect("sensor-1", lab.port);
     let request = client.request();
     let first = client.ask(&request);
     assert_eq!(first.status, "200", "{first:?}");
@@ -39,7 +35,7 @@ fn a_repeated_request_runs_once() {
         assert_eq!(again.body, first.body);
     }
     // Another client's request under the same correlation is another request.
-    let mut other = Client::connect("sensor-2", port);
+    let mut other = Client::connect("sensor-2", lab.port);
     let mut request = other.request();
     request.body = b"nonsense".to_vec();
     assert_eq!(other.ask(&request).status, "400");
@@ -74,13 +70,9 @@ fn a_broker_may_come_late_and_go() {
 /// Requests at QoS 0 are bounded by nothing on the wire; however many come, those at QoS 1 are answered.
 #[test]
 fn a_flood_at_qos_0_holds_up_nobody() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [port] = processes::free_ports().expect("a port");
-    let _broker = processes::mosquitto(port, folder.path()).expect("mosquitto");
-    let mut agent = Agent::new("box-1", port).start(folder.path());
-    wait_until_serving(&mut agent);
-    let mut flood = Client::connect("flood-1", port);
-    let mut honest = Client::connect("sensor-1", port);
+    let lab = OneBox::start();
+    let mut flood = Client::connect("flood-1", lab.port);
+    let mut honest = Client::connect("sensor-1", lab.port);
     for _ in 0..10 {
         for _ in 0..900 {
             let mut request = flood.request();
@@ -94,18 +86,14 @@ fn a_flood_at_qos_0_holds_up_nobody() {
             assert_eq!(honest.ask(&request).status, "200");
         }
     }
-    agent.stop().expect("the agent ends with 0");
+    lab.agent.stop().expect("the agent ends with 0");
 }
 
 /// SIGTERM in the middle of a burst: what was taken is answered, the process ends with 0.
 #[test]
 fn sigterm_drains() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [port] = processes::free_ports().expect("a port");
-    let _broker = processes::mosquitto(port, folder.path()).expect("mosquitto");
-    let mut agent = Agent::new("box-1", port).start(folder.path());
-    wait_until_serving(&mut agent);
-    let mut client = Client::connect("sensor-1", port);
+    let mut lab = OneBox::start();
+    let mut client = Client::connect("sensor-1", lab.port);
     let warm_up = client.request();
     assert_eq!(client.ask(&warm_up).status, "200");
 
@@ -119,12 +107,12 @@ fn sigterm_drains() {
     // All are with the box once the first is answered: there is one connection, and it is in order.
     let first = client.receive();
     waiting.remove(&first.correlation).expect("one of ours");
-    agent.signal(Signal::SIGTERM);
+    lab.agent.signal(Signal::SIGTERM);
     while !waiting.is_empty() {
         let answer = client.receive();
         assert_eq!(answer.status, "200", "{answer:?}");
         waiting.remove(&answer.correlation).expect("exactly once");
     }
-    let status = agent.wait(support::PATIENCE).expect("the agent ends");
-    assert!(status.success(), "{status}{}", agent.log());
+    let status = lab.agent.wait(support::PATIENCE).expect("the agent ends");
+    assert!(status.success(), "{status}{}", lab.agent.log());
 }

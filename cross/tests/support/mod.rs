@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cross::cache::{Arch, Cache};
-use cross::processes::Process;
+use cross::processes::{self, Process};
+use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
@@ -79,6 +80,30 @@ impl<'a> Agent<'a> {
     }
 }
 
+/// Mosquitto, and `box-1` that takes requests for `digits`.
+pub struct OneBox {
+    pub agent: Process,
+    pub port: u16,
+    _broker: Process,
+    _folder: tempfile::TempDir,
+}
+
+impl OneBox {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [port] = processes::free_ports().expect("a port");
+        let broker = processes::mosquitto(port, folder.path()).expect("mosquitto");
+        let mut agent = Agent::new("box-1", port).start(folder.path());
+        wait_until_serving(&mut agent);
+        Self {
+            agent,
+            port,
+            _broker: broker,
+            _folder: folder,
+        }
+    }
+}
+
 /// Waits until an agent with `digits` takes requests of both kinds.
 pub fn wait_until_serving(agent: &mut Process) {
     wait_for_log(agent, "serving model");
@@ -143,7 +168,10 @@ pub struct Client {
 impl Client {
     pub fn connect(name: &str, port: u16) -> Self {
         let mut options = MqttOptions::new(name, "127.0.0.1", port);
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
         options
+            .set_network_options(network)
             .set_keep_alive(Duration::from_secs(20))
             .set_outgoing_inflight_upper_limit(512)
             .set_max_packet_size(Some(16 << 20));
