@@ -21,7 +21,7 @@ struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 7] = [
+const PACKAGES: [Package; 8] = [
     Package {
         name: "gcc",
         program: "gcc",
@@ -45,6 +45,12 @@ const PACKAGES: [Package; 7] = [
         program: "setpriv",
         purpose: Purpose::Demo,
         why: "setpriv, so that no process outlives the demo",
+    },
+    Package {
+        name: "g++",
+        program: "g++",
+        purpose: Purpose::Test,
+        why: "compiles libFuzzer under the fuzz targets",
     },
     Package {
         name: "xz-utils",
