@@ -164,3 +164,34 @@ fn reason(error: &ConnectionError, short_lives: u32) -> Reason {
         _ => Reason::Lost,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rumqttc::v5::{
+        AsyncClient,
+        mqttbytes::{QoS, v5::Publish},
+    };
+
+    use super::*;
+
+    /// The client library itself would tell these events, and send these requests, on the next connection.
+    #[test]
+    fn nothing_of_a_lost_connection_is_carried_over() {
+        let (client, mut eventloop) = AsyncClient::new(MqttOptions::new("b", "localhost", 1), 8);
+        let publish = Publish::new("a/b", QoS::AtLeastOnce, "x", None);
+        client.try_ack(&publish).unwrap();
+        client
+            .try_publish("a/b", QoS::AtLeastOnce, false, "x")
+            .unwrap();
+        let unread = Event::Incoming(Packet::Publish(publish.clone()));
+        eventloop.state.events.push_back(unread);
+        eventloop.state.collision = Some(publish);
+        forget(&mut eventloop, true);
+        assert!(eventloop.state.events.is_empty());
+        assert!(eventloop.state.collision.is_none());
+        assert!(eventloop.state.manual_acks);
+        assert!(eventloop.pending.is_empty());
+        eventloop.clean();
+        assert!(eventloop.pending.is_empty(), "the queue was emptied too");
+    }
+}

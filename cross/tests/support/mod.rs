@@ -187,12 +187,7 @@ impl Client {
             runtime,
             sent: 0,
         };
-        this.client
-            .try_subscribe(format!("edge/v1/lab/reply/{name}/#"), QoS::AtLeastOnce)
-            .expect("room in the queue");
-        this.wait_for("the subscription", |event| {
-            matches!(event, Event::Incoming(Packet::SubAck(_))).then_some(())
-        });
+        this.subscribe(&format!("edge/v1/lab/reply/{name}/#"));
         this
     }
 
@@ -235,6 +230,29 @@ impl Client {
             _ => None,
         });
         answer(publish)
+    }
+
+    pub fn subscribe(&mut self, filter: &str) {
+        self.client
+            .try_subscribe(filter, QoS::AtLeastOnce)
+            .expect("room in the queue");
+        self.wait_for("the subscription", |event| {
+            matches!(event, Event::Incoming(Packet::SubAck(_))).then_some(())
+        });
+    }
+
+    pub fn publish(&mut self, topic: &str, payload: Vec<u8>) {
+        self.client
+            .try_publish(topic, QoS::AtLeastOnce, false, payload)
+            .expect("room in the queue");
+    }
+
+    /// The payload of the next message on `topic`.
+    pub fn receive_on(&mut self, topic: &str) -> Vec<u8> {
+        self.wait_for(topic, |event| match event {
+            Event::Incoming(Packet::Publish(p)) if p.topic == topic => Some(p.payload.to_vec()),
+            _ => None,
+        })
     }
 
     pub fn ask(&mut self, request: &Request) -> Answer {

@@ -314,3 +314,63 @@ fn start_workers(
     }
     Ok(queue)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use edge_protocol::oip::Encoding;
+
+    use super::*;
+    use crate::inference::Reply;
+
+    fn ask(models: &Models, name: &Id) -> Outcome {
+        let (sender, outcome) = mpsc::channel();
+        let now = Instant::now();
+        let reply = Reply::new(Encoding::Json, move |outcome| sender.send(outcome).unwrap());
+        models.queue(
+            name,
+            Job {
+                body: "{}".into(),
+                encoding: Encoding::Json,
+                arrived: now,
+                deadline: now + Duration::from_secs(1),
+                reply,
+            },
+        );
+        outcome.recv().unwrap()
+    }
+
+    /// The broker delivers what it kept as soon as the box is back: a 404 then would be final.
+    #[test]
+    fn a_model_is_unknown_only_after_the_repository_was_read() {
+        let (models, name) = (Arc::new(Models::new()), Id::new("digits").unwrap());
+        let early = ask(&models, &name);
+        assert_eq!(early.status, Status::Unavailable);
+        assert_eq!(early.retry_after, Some(WARM_UP_RETRY));
+        let empty = tempfile::tempdir().unwrap();
+        let loader = models.load(empty.path().to_owned(), "nowhere.so".into());
+        loader.unwrap().join().unwrap();
+        assert_eq!(ask(&models, &name).status, Status::NotFound);
+    }
+
+    #[test]
+    fn what_was_refused_while_loading_stays_counted() {
+        let (models, name) = (Models::new(), Id::new("digits").unwrap());
+        models.set(&name, 1, State::Loading);
+        assert_eq!(ask(&models, &name).status, Status::Unavailable);
+        models.refused(&name, Status::TooLarge);
+        models.fail(&name, 1, "no runtime".into());
+        let report = models.report();
+        let count = |status| {
+            report[0]
+                .statistics
+                .outcomes()
+                .find(|o| o.0 == status)
+                .unwrap()
+                .1
+        };
+        assert_eq!(count(Status::Unavailable), 1);
+        assert_eq!(count(Status::TooLarge), 1);
+    }
+}

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use crossbeam_channel::Receiver;
 use edge_protocol::{
     Status, limit,
-    oip::{Answer, Request},
+    oip::{Answer, Body, Request},
 };
 
 use super::{Job, Statistics, model::Model};
@@ -72,13 +72,37 @@ fn run(
     let body = answer
         .encode(&request, job.encoding)
         .map_err(|error| (Status::RuntimeFailed, error.to_string()))?;
-    if body.bytes.len() > limit::ANSWER_MAX_BYTES {
+    sendable(body)
+}
+
+/// Refuses a body that no packet can carry: the broker would end the connection at each attempt to send it.
+fn sendable(body: Body) -> Result<Outcome, (Status, String)> {
+    let bytes = body.bytes.len();
+    if bytes > limit::ANSWER_MAX_BYTES {
+        let max = limit::ANSWER_MAX_BYTES;
         let why = format!(
-            "the answer has {} bytes, at most {} can be sent; ask for binary outputs or fewer rows",
-            body.bytes.len(),
-            limit::ANSWER_MAX_BYTES
+            "the answer has {bytes} bytes, at most {max} can be sent; ask for binary outputs or fewer rows"
         );
         return Err((Status::TooLarge, why));
     }
     Ok(Outcome::success(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_protocol::oip::Encoding;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_beyond_any_packet_is_refused() {
+        let body = |bytes: usize| Body {
+            bytes: vec![b' '; bytes].into(),
+            encoding: Encoding::Json,
+        };
+        assert!(sendable(body(limit::ANSWER_MAX_BYTES)).is_ok());
+        let (status, why) = sendable(body(limit::ANSWER_MAX_BYTES + 1)).unwrap_err();
+        assert_eq!(status, Status::TooLarge);
+        assert!(why.contains("fewer rows"), "{why}");
+    }
 }

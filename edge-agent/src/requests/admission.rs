@@ -435,6 +435,22 @@ mod tests {
         }
     }
 
+    /// What is kept for the answer must not keep the packet, which may have megabytes.
+    #[test]
+    fn the_correlation_is_a_copy() {
+        let packet = Bytes::from(vec![b'c'; 4096]);
+        let publish = publish(|_, p| p.correlation_data = Some(packet.slice(..8)));
+        let Admission::Accept(request) = read_it(&publish) else {
+            panic!("a request in order is accepted")
+        };
+        assert_eq!(request.reply.correlation, packet.slice(..8));
+        assert!(
+            !packet
+                .as_ptr_range()
+                .contains(&request.reply.correlation.as_ptr())
+        );
+    }
+
     #[test]
     fn a_broken_envelope_is_answered_when_it_says_where_to() {
         for (content, expected) in [

@@ -123,7 +123,9 @@ fn take_model(report: &ModelReport, put: &mut impl FnMut(&str, Value)) {
     let (queue_us, compute_us) = report.statistics.totals_us();
     put(metric::QUEUE_US, Value::UInt(queue_us));
     put(metric::COMPUTE_US, Value::UInt(compute_us));
-    if let Some((queue_us, compute_us)) = report.statistics.take_medians_us() {
+    // Zeros before the first run, since a name that the birth lacks would need another birth.
+    let medians = report.statistics.take_medians_us();
+    if let Some((queue_us, compute_us)) = medians.or((compute_us == 0).then_some((0, 0))) {
         put(metric::QUEUE_P50_US, Value::UInt(queue_us));
         put(metric::COMPUTE_P50_US, Value::UInt(compute_us));
     }
