@@ -1,14 +1,18 @@
 //! Benchmarks: each prints what it measured beside a floor or a peer measured in the same run.
 //!
 //! - [`inference`]: `cargo xtask bench inference`
+//! - [`telemetry`]: `cargo xtask bench telemetry`
 //! - [`load`]: an MQTT client that keeps a number of requests in flight
 //! - [`echo`]: the smallest responder that the transport allows
 //! - [`runtime`]: ONNX Runtime with nothing around it
+//! - [`thermal`]: `cargo xtask bench thermal`
 
 pub mod echo;
 pub mod inference;
 pub mod load;
 pub mod runtime;
+pub mod telemetry;
+pub mod thermal;
 
 /// A benchmark that could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +52,15 @@ pub enum BenchError {
         /// The answer's body.
         body: String,
     },
+    /// The simulated board.
+    #[error(transparent)]
+    Board(#[from] edge_hal::BoardError),
+    /// What happens to it.
+    #[error(transparent)]
+    Script(#[from] edge_hal::sim::ScriptError),
+    /// A script for another board.
+    #[error(transparent)]
+    Simulation(#[from] edge_hal::sim::SimBoardError),
     /// A model that the benchmark does not know how to feed.
     #[error("{0}: {1}")]
     Model(String, &'static str),

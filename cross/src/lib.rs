@@ -1,6 +1,7 @@
 //! Everything around the product: set-up, tests, demo. Run as `cargo xtask`.
 //!
 //! - [`bench`]: benchmarks beside their floors
+//! - [`boards`]: `cargo xtask boards`
 //! - [`cache`]: where downloads and their stamps live
 //! - [`shell`]: other programs, run behind a spinner or in plain sight
 //! - [`setup`]: what building and testing needs beyond Rust itself
@@ -12,6 +13,7 @@
 //! - [`stop_signal`]: Ctrl-C as a message
 
 pub mod bench;
+pub mod boards;
 pub mod cache;
 pub mod demo;
 pub mod processes;
@@ -34,6 +36,12 @@ pub fn repository() -> &'static Path {
 #[must_use]
 pub fn committed_models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/repository")
+}
+
+/// What happens to the boards of a region that shows itself.
+#[must_use]
+pub fn demo_day() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("demo-day.toml")
 }
 
 /// The 360 labelled images that trained nothing.

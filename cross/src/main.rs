@@ -1,6 +1,6 @@
 //! `cargo xtask`: the command line. Every command's work is in the library.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use cross::cache::Cache;
 use cross::region::{Broker, Plan};
-use cross::{bench, demo, setup, shell, stop_signal, suites};
+use cross::{bench, boards, demo, setup, shell, stop_signal, suites};
+use edge_hal::board::board_file_schema;
 
 /// Set up, test and show Aethir Edge.
 ///
@@ -49,6 +50,15 @@ enum Command {
         cargo xtask demo                                stays up until Ctrl-C\n  \
         cargo xtask demo --seconds 10 --report r.json   for scripts")]
     Demo(DemoArgs),
+    /// Check board files, and show what they say side by side.
+    ///
+    /// Without a file: all of `board-configs/`. Every problem is printed with its file and line.
+    #[command(after_help = "Examples:\n  \
+        cargo xtask boards                   all boards\n  \
+        cargo xtask boards ./mine.toml       one file of your own\n  \
+        cargo xtask boards --schema          the JSON Schema, for editors\n  \
+        cargo xtask boards --write-docs      the list of keys in docs/boards.md, anew")]
+    Boards(BoardsArgs),
     /// Measure, and print each figure beside its floor or a peer measured in the same run.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -67,6 +77,23 @@ enum BenchCommand {
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
     },
+    /// Telemetry of a box at rest: MQTT bytes an hour beside the least that Sparkplug allows, and processor time.
+    Telemetry {
+        /// How long the box rests.
+        #[arg(long, default_value_t = 180, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: u64,
+        /// Write the result to this file, as JSON.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
+    /// The thermal governor on a simulated hot afternoon, beside an oracle and two peers.
+    ///
+    /// Pure computation: seconds, and the same figures on every machine.
+    Thermal {
+        /// Write the plot to this file, as SVG.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// The echo: answers requests with bytes and does no work.
     #[command(hide = true)]
     Echo {
@@ -75,6 +102,22 @@ enum BenchCommand {
         /// Size of its answers.
         answer_bytes: usize,
     },
+}
+
+#[derive(Debug, Args)]
+struct BoardsArgs {
+    /// The files [default: all of board-configs/].
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Print the JSON Schema of board files instead.
+    #[arg(long, conflicts_with_all = ["files", "json", "write_docs"])]
+    schema: bool,
+    /// Write the list of keys in docs/boards.md anew instead.
+    #[arg(long, conflicts_with_all = ["files", "json"])]
+    write_docs: bool,
 }
 
 #[derive(Debug, Args)]
@@ -148,11 +191,40 @@ fn run(command: Command) -> Result<ExitCode> {
             show(&cache, arguments)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Boards(arguments) => show_boards(arguments),
         Command::Bench(command) => {
             measure(&cache, command)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn show_boards(arguments: BoardsArgs) -> Result<ExitCode> {
+    if arguments.schema {
+        println!("{}", serde_json::to_string_pretty(&board_file_schema())?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if arguments.write_docs {
+        boards::reference::Page::read()?.write()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let files = if arguments.files.is_empty() {
+        boards::files_of_repository()?
+    } else {
+        arguments.files
+    };
+    let report = boards::check(files);
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report.json())?);
+    } else {
+        print!("{}", report.table());
+        eprint!("{}", report.problems());
+    }
+    Ok(if report.failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn show(cache: &Cache, arguments: DemoArgs) -> Result<()> {
@@ -186,28 +258,52 @@ fn release_build() -> Result<PathBuf> {
 }
 
 fn measure(cache: &Cache, command: BenchCommand) -> Result<()> {
-    let (round_ms, report) = match command {
-        BenchCommand::Inference { round_ms, report } => (round_ms, report),
+    match command {
+        BenchCommand::Inference { round_ms, report } => {
+            setup::for_bench(cache)?;
+            let programs = release_build()?;
+            let result = bench::inference::run(&bench::inference::Plan {
+                this_program: programs.join("cross"),
+                programs,
+                onnxruntime: cache.onnxruntime(setup::onnxruntime::host()?),
+                digits: cross::committed_models(),
+                realistic: cache.models(),
+                round: Duration::from_millis(round_ms),
+            })?;
+            print_result(&result.table(), &result, report.as_deref())
+        }
+        BenchCommand::Telemetry { seconds, report } => {
+            setup::for_bench(cache)?;
+            let result = bench::telemetry::run(&bench::telemetry::Plan {
+                programs: release_build()?,
+                onnxruntime: cache.onnxruntime(setup::onnxruntime::host()?),
+                digits: cross::committed_models(),
+                rest: Duration::from_secs(seconds),
+            })?;
+            print_result(&result.table(), &result, report.as_deref())
+        }
+        BenchCommand::Thermal { out } => {
+            let report = bench::thermal::run()?;
+            println!("{}", report.table());
+            if let Some(path) = out {
+                report.write_plot(&path)?;
+            }
+            Ok(())
+        }
         BenchCommand::Echo { port, answer_bytes } => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            return Ok(runtime.block_on(bench::echo::respond(port, answer_bytes))?);
+            Ok(runtime.block_on(bench::echo::respond(port, answer_bytes))?)
         }
-    };
-    setup::for_bench(cache)?;
-    let programs = release_build()?;
-    let result = bench::inference::run(&bench::inference::Plan {
-        this_program: programs.join("cross"),
-        programs,
-        onnxruntime: cache.onnxruntime(setup::onnxruntime::host()?),
-        digits: cross::committed_models(),
-        realistic: cache.models(),
-        round: Duration::from_millis(round_ms),
-    })?;
-    println!("{}", result.table());
+    }
+}
+
+/// Prints the table, and writes the figures as JSON where somebody wants them.
+fn print_result(table: &str, result: &impl serde::Serialize, report: Option<&Path>) -> Result<()> {
+    println!("{table}");
     if let Some(path) = report {
-        std::fs::write(&path, serde_json::to_string_pretty(&result)?)?;
+        std::fs::write(path, serde_json::to_string_pretty(result)?)?;
     }
     Ok(())
 }

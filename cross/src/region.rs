@@ -304,12 +304,13 @@ impl Region {
         let mut arguments: Vec<String> = ["run", "--region", NAME, "--board", "host-sim"]
             .map(str::to_owned)
             .to_vec();
-        let settings: [(&str, &dyn AsRef<Path>); 5] = [
+        let settings: [(&str, &dyn AsRef<Path>); 6] = [
             ("--box-id", &name),
             ("--broker", &self.broker_url()),
             ("--models", &self.plan.models),
             ("--data", &data),
             ("--onnxruntime", &self.plan.onnxruntime),
+            ("--simulate", &crate::demo_day()),
         ];
         for (flag, value) in settings {
             arguments.push(flag.to_owned());

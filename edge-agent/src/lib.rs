@@ -1,17 +1,31 @@
 //! The daemon on an Edge box, as a library for its binary and its tests.
 //!
-//! - [`settings`]: flags and file to one checked set of settings;
+//! - [`settings`]: flags and file to one checked set of settings; [`service_url`]: one kind of them;
 //! - [`run`]: the wiring, from start to drained end;
+//! - [`board_choice`]: which board this machine is;
+//! - [`hardware`]: the thread that owns the board's hardware, and the governor;
 //! - [`inference`]: model repository, ONNX Runtime, the threads that compute;
 //! - [`requests`]: the contract of a request, from its arrival to its acknowledgement;
+//! - [`health`]: which parts make progress, and what is done about those that do not
+//! - [`exit`]: exit codes
 //! - [`outcome`]: what became of a request;
 //! - [`link`]: an MQTT connection that is kept up;
-//! - [`telemetry`]: what the region gets to know of the box.
+//! - [`presence`]: who holds the data folder; [`identity`]: the box's key in it;
+//! - [`telemetry`]: what the region gets to know of the box;
+//! - [`doctor`]: whether the box is well, for the owner.
 
+mod board_choice;
+pub mod doctor;
+pub mod exit;
+pub mod hardware;
+pub mod health;
+mod identity;
 pub mod inference;
 mod link;
 pub mod outcome;
+mod presence;
 pub mod requests;
 pub mod run;
+pub mod service_url;
 pub mod settings;
 mod telemetry;

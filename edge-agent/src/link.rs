@@ -15,6 +15,8 @@ use rumqttc::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::health::vitals::Connection;
+
 /// Keep-alive of every connection. The broker gives a box up after one and a half of it (MQTT 5, section 3.1.2.10).
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -79,6 +81,7 @@ pub(crate) async fn keep_up(
     mut eventloop: EventLoop,
     mut handler: impl Handler,
     purpose: &'static str,
+    mut vitals: Connection,
     stop: CancellationToken,
 ) {
     let retries = ExponentialBuilder::default()
@@ -91,7 +94,9 @@ pub(crate) async fn keep_up(
     let mut short_lives = 0;
     handler.connecting(&mut eventloop.options);
     loop {
-        let error = match eventloop.poll().await {
+        let polled = eventloop.poll().await;
+        vitals.polled();
+        let error = match polled {
             Ok(Event::Incoming(Packet::ConnAck(connack))) => {
                 info!(
                     purpose,
@@ -99,6 +104,7 @@ pub(crate) async fn keep_up(
                     "connected to the broker"
                 );
                 connected_at = Some(Instant::now());
+                vitals.set_up(true);
                 handler.connected(connack.session_present);
                 continue;
             }
@@ -111,6 +117,7 @@ pub(crate) async fn keep_up(
             Err(error) => error,
         };
         handler.lost(&mut eventloop);
+        vitals.set_up(false);
         if stop.is_cancelled() {
             return;
         }
@@ -139,10 +146,12 @@ pub(crate) async fn keep_up(
             }
             Reason::Lost => warn!(purpose, %error, retry_ms, "no connection to the broker"),
         }
+        vitals.rests();
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = stop.cancelled() => return,
         }
+        vitals.polled();
         handler.connecting(&mut eventloop.options);
     }
 }

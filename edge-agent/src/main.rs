@@ -1,11 +1,20 @@
 //! The agent's binary: command line, logging, exit code.
 
-use std::{error::Error, io, io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::{self, ExitCode},
+    thread,
+    time::Duration,
+};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use edge_agent::{
+    doctor::{self, Asked, Check, Probe, Verdict},
+    exit::Exit,
     run,
-    settings::{Options, Settings},
+    settings::{Options, Settings, SettingsError},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -29,6 +38,22 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM or Ctrl-C
     Run(Box<Run>),
+    /// Check all that the box needs, and say what to do
+    #[command(after_help = "\
+Exit codes: 0 all good or warnings only, 1 something is bad, 2 wrong command line.
+Takes the settings of `run`; with the same file it checks what the agent uses.
+
+Examples:
+  edge-agent doctor --config /etc/edge-agent.toml
+  edge-agent doctor --config /etc/edge-agent.toml --only broker,indexer
+  edge-agent doctor --json | jq -r '.checks[] | select(.verdict != \"good\") | .check'")]
+    Doctor(Box<Doctor>),
+    /// Try one thing that may crash, for doctor
+    #[command(hide = true)]
+    Probe {
+        #[command(subcommand)]
+        probe: Probe,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -48,6 +73,27 @@ struct Run {
     log_format: LogFormat,
 }
 
+#[derive(clap::Args)]
+struct Doctor {
+    /// Settings file in TOML; its keys are the flags' names with '_' for '-'. Flags win
+    #[arg(long, env = "EDGE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Make only these checks
+    #[arg(long, value_name = "CHECK", value_enum, value_delimiter = ',')]
+    only: Vec<Check>,
+    /// Leave these checks out
+    #[arg(long, value_name = "CHECK", value_enum, value_delimiter = ',')]
+    skip: Vec<Check>,
+    /// Seconds that one thing may take to answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout: u64,
+}
+
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum LogFormat {
     /// For people
@@ -62,13 +108,32 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "edge-agent", &mut io::stdout());
             ExitCode::SUCCESS
         }
+        Command::Doctor(command) => match examine(*command) {
+            Ok(Verdict::Good | Verdict::Warning) => ExitCode::SUCCESS,
+            Ok(Verdict::Bad) => ExitCode::FAILURE,
+            Err(error) => {
+                print_chain(&error);
+                ExitCode::FAILURE
+            }
+        },
+        Command::Probe { probe } => match doctor::run_probe(&probe) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                print_chain(&error);
+                ExitCode::FAILURE
+            }
+        },
         Command::Run(command) => {
             start_log(command.log_format);
             match serve(*command) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     print_chain(&*error);
-                    ExitCode::FAILURE
+                    match error.downcast_ref::<SettingsError>() {
+                        // A card may come back, a misspelt setting does not correct itself.
+                        None | Some(SettingsError::Data { .. }) => Exit::Failed.into(),
+                        Some(_) => Exit::Usage.into(),
+                    }
                 }
             }
         }
@@ -85,10 +150,57 @@ fn serve(command: Run) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(run::run(settings));
+    let ended = runtime.block_on(run::run(settings, end));
     // A hanging sensor's thread is left behind.
     runtime.shutdown_background();
     Ok(ended?)
+}
+
+/// Prints what the checks found. Fails where nobody reads it.
+fn examine(command: Doctor) -> io::Result<Verdict> {
+    let (file, file_error) = match command.config.as_deref().map(Options::from_file) {
+        None => (Options::default(), None),
+        Some(Ok(file)) => (file, None),
+        Some(Err(error)) => (Options::default(), Some(error)),
+    };
+    let asked = Asked {
+        options: command.options.or(file),
+        file: command.config,
+        file_error,
+        only: command.only,
+        skip: command.skip,
+        limit: Duration::from_secs(command.timeout),
+    };
+    // Hidden by itself where standard error is no terminal.
+    let spinner = indicatif::ProgressBar::new_spinner();
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    let report = doctor::examine(&asked, |waiting| {
+        let names: Vec<&str> = waiting.iter().map(|check| check.name()).collect();
+        spinner.set_message(format!("checking {}", names.join(", ")));
+    });
+    spinner.finish_and_clear();
+    let mut output = io::stdout();
+    let text = if command.json {
+        report.json()
+    } else {
+        let wants_none = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        report.text(output.is_terminal() && !wants_none)
+    };
+    output.write_all(text.as_bytes())?;
+    output.flush()?;
+    Ok(report.verdict)
+}
+
+/// Ends the process while parts of it hang. Libraries may wait for their threads when they are told of the end.
+fn end(exit: Exit) {
+    let wait = Duration::from_secs(5);
+    let code = exit.code().into();
+    #[allow(clippy::exit, reason = "this is main.rs; the main thread may hang")]
+    let ending = thread::Builder::new().spawn(move || process::exit(code));
+    if ending.is_ok() {
+        thread::sleep(wait);
+    }
+    process::abort();
 }
 
 fn start_log(format: LogFormat) {

@@ -2,13 +2,19 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use edge_hal::{Board, Sensors};
+use edge_hal::Board;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    board_choice,
+    exit::Exit,
+    hardware::{self, Hardware, HardwareError},
+    health::{self, Feeder, Limits, Part, Vitals, feeder::Equipment, notify::Notify, store::Store},
+    identity,
     inference::Models,
+    presence::{Presence, PresenceError},
     requests::{
         intake::{Intake, Share},
         service::Service,
@@ -20,17 +26,21 @@ use crate::{
 /// How long the telemetry may take to end.
 const GOODBYE: Duration = Duration::from_secs(3);
 
+/// How long a model that is being loaded may hold up the end.
+const LOADER: Duration = Duration::from_secs(5);
+
 /// Why the agent does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The board is not known or its file is wrong.
-    #[error("cannot use board {name:?}")]
-    Board {
-        /// Name or path.
-        name: String,
-        /// The cause.
-        source: edge_hal::BoardError,
-    },
+    #[error("cannot tell what board this is")]
+    Board(#[source] edge_hal::BoardError),
+    /// The thread that owns the hardware.
+    #[error(transparent)]
+    Hardware(#[from] HardwareError),
+    /// Another agent has the data folder.
+    #[error(transparent)]
+    Presence(#[from] PresenceError),
     /// The operating system refuses something that every run needs.
     #[error("cannot {what}")]
     System {
@@ -41,15 +51,16 @@ pub enum RunError {
     },
 }
 
-/// Serves until SIGTERM or SIGINT, then lets requests in progress end.
+/// Serves until SIGTERM or SIGINT, then lets requests in progress end. `end` ends the process at once, from another
+/// thread: it is called when a part of the agent is stuck.
 ///
 /// # Errors
 /// [`RunError`] when the box cannot start. What fails later is reported and tried again.
-pub async fn run(settings: Settings) -> Result<(), RunError> {
-    let board = Board::resolve(&settings.board).map_err(|source| RunError::Board {
-        name: settings.board.clone(),
-        source,
-    })?;
+pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Result<(), RunError> {
+    let root = Path::new("/");
+    let chosen = board_choice::choose(settings.board.as_deref(), root).map_err(RunError::Board)?;
+    let board = chosen.board;
+    let _presence = Presence::claim(&settings.data)?;
     let system = |what| move |source| RunError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
@@ -60,10 +71,17 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         region = %settings.region,
         broker = %settings.broker,
         board = board.name,
+        chosen = chosen.how,
         "edge-agent starts"
     );
-    let models = Arc::new(Models::new());
-    models
+    identity::ensure(&settings.data);
+    let vitals = Vitals::default();
+    let models = Arc::new(Models::watched(vitals.clone()));
+    // Before anything that may hang.
+    let beat = tokio::spawn(beat(vitals.clone()));
+    let feeder = watch(&settings, &board, &vitals, models.clone(), end)
+        .map_err(system("start the watchdog's thread"))?;
+    let loader = models
         .load(settings.models.clone(), settings.onnxruntime.clone())
         .map_err(system("start the thread that loads models"))?;
     let service = Arc::new(Service::new(
@@ -72,12 +90,21 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         models.clone(),
         settings.answer_cache_bytes,
     ));
-    let own = Intake::start(&settings, &service, Share::Own);
-    let shared = Intake::start(&settings, &service, Share::Shared(models.watch_ready()));
+    let own = Intake::start(&settings, &service, Share::Own, &vitals);
+    let models_ready = Share::Shared(models.watch_ready());
+    let shared = Intake::start(&settings, &service, models_ready, &vitals);
     let stop = CancellationToken::new();
-    let sensors = Sensors::new(&board, Path::new("/"), &settings.data);
-    let source = telemetry::Source::new(&board, sensors, models, service.clone());
-    let telemetry = tokio::spawn(telemetry::report(settings.clone(), source, stop.clone()));
+    let hardware = Hardware::start(hardware::Wanted {
+        board: &board,
+        root,
+        data: &settings.data,
+        script: settings.simulate.as_deref(),
+        models: models.clone(),
+        vitals: vitals.clone(),
+    })?;
+    let source = telemetry::Source::new(&board, &hardware, models, service.clone());
+    let report = telemetry::report(settings.clone(), source, vitals, stop.clone());
+    let telemetry = tokio::spawn(report);
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -85,6 +112,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     }
     let deadline = Duration::from_secs(settings.drain_timeout_s.into());
     info!(running = service.running(), "draining");
+    feeder.stopping();
     shared.leave().await;
     service.close();
     let drained = async {
@@ -107,6 +135,51 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     if !matches!(tokio::time::timeout(GOODBYE, telemetry).await, Ok(Ok(()))) {
         warn!("telemetry did not end by itself");
     }
+    hardware.end();
+    // ONNX Runtime does not survive the end of the process in the middle of loading.
+    let loaded = async {
+        while !loader.is_finished() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(LOADER, loaded).await.is_err() {
+        warn!("a model is still being loaded");
+    }
+    beat.abort();
+    feeder.end();
     info!("edge-agent ends");
     Ok(())
+}
+
+/// Shows that the main loop runs.
+async fn beat(vitals: Vitals) {
+    let pulse = vitals.watch(Part::MainLoop);
+    let mut ticks = tokio::time::interval(health::BEAT);
+    loop {
+        ticks.tick().await;
+        pulse.beat();
+    }
+}
+
+/// Starts to watch over all parts.
+fn watch(
+    settings: &Settings,
+    board: &Board,
+    vitals: &Vitals,
+    workers: Arc<Models>,
+    end: impl Fn(Exit) + Send + 'static,
+) -> std::io::Result<Feeder> {
+    let root = Path::new("/");
+    let mut watchdog = health::arm(board, root, settings.watchdog);
+    let past = health::past(&settings.data, root, watchdog.as_mut());
+    Feeder::start(Equipment {
+        watchdog,
+        notify: Notify::from_environment(),
+        vitals: vitals.clone(),
+        limits: Limits::new(Duration::from_secs(settings.run_timeout_s.into())),
+        past,
+        store: Store::start(settings.data.clone(), vitals)?,
+        workers,
+        end: Box::new(end),
+    })
 }

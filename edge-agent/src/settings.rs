@@ -6,6 +6,12 @@ use clap::Args;
 use edge_protocol::{BrokerUrl, Id};
 use serde::Deserialize;
 
+use crate::{health::WatchdogUse, service_url::ServiceUrl};
+
+const DEFAULT_MODELS: &str = "/var/lib/edge-agent/models";
+const DEFAULT_DATA: &str = "/var/lib/edge-agent";
+const DEFAULT_ONNXRUNTIME: &str = "/usr/lib/edge-agent/libonnxruntime.so";
+
 /// What a user may say, on the command line or in the file.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,7 +25,7 @@ pub struct Options {
     /// The region's MQTT broker, as mqtt://HOST:PORT
     #[arg(long, env = "EDGE_BROKER", value_name = "URL")]
     pub broker: Option<BrokerUrl>,
-    /// Board, by name or as a path to its file [default: host-sim]
+    /// Board, by name or as a path to its file [default: as the device tree says; host-sim without one]
     #[arg(long, env = "EDGE_BOARD")]
     pub board: Option<String>,
     /// Model repository, laid out as DIR/{model}/{version}/model.onnx [default: /var/lib/edge-agent/models]
@@ -34,12 +40,30 @@ pub struct Options {
     /// Seconds between two looks at the box's state; what changed is reported [default: 10]
     #[arg(long, env = "EDGE_TELEMETRY_INTERVAL_S", value_name = "SECONDS")]
     pub telemetry_interval_s: Option<u32>,
+    /// Seconds without change after which the box says that it lives [default: 60]
+    #[arg(long, env = "EDGE_HEARTBEAT_S", value_name = "SECONDS")]
+    pub heartbeat_s: Option<u32>,
     /// Seconds that requests in progress may take to end after SIGTERM [default: 10]
     #[arg(long, env = "EDGE_DRAIN_TIMEOUT_S", value_name = "SECONDS")]
     pub drain_timeout_s: Option<u32>,
     /// Memory for the answers that are kept for repeated requests, in MiB [default: 64]
     #[arg(long, env = "EDGE_ANSWER_CACHE_MIB", value_name = "MIB")]
     pub answer_cache_mib: Option<u32>,
+    /// The region's indexer, as http://HOST:PORT; doctor asks it what the region says of this box
+    #[arg(long, env = "EDGE_INDEXER", value_name = "URL")]
+    pub indexer: Option<ServiceUrl>,
+    /// Repository of updates, as http://HOST:PORT/PATH; without it the box gets none
+    #[arg(long, env = "EDGE_UPDATE_SERVER", value_name = "URL")]
+    pub update_server: Option<ServiceUrl>,
+    /// Script of what happens to a simulated board: heat, stuck fans, lost sensors
+    #[arg(long, env = "EDGE_SIMULATE", value_name = "FILE")]
+    pub simulate: Option<PathBuf>,
+    /// Seconds that one run of a model may take before it is stopped [default: 30]
+    #[arg(long, env = "EDGE_RUN_TIMEOUT_S", value_name = "SECONDS")]
+    pub run_timeout_s: Option<u32>,
+    /// Whether the board's watchdog is used [default: auto]
+    #[arg(long, env = "EDGE_WATCHDOG", value_enum, value_name = "USE")]
+    pub watchdog: Option<WatchdogUse>,
 }
 
 /// Checked settings.
@@ -51,8 +75,8 @@ pub struct Settings {
     pub box_id: Id,
     /// The broker.
     pub broker: BrokerUrl,
-    /// Board name or path.
-    pub board: String,
+    /// Board name or path; none to go by the device tree.
+    pub board: Option<String>,
     /// Model repository.
     pub models: PathBuf,
     /// State directory; exists and is writable.
@@ -61,10 +85,18 @@ pub struct Settings {
     pub onnxruntime: PathBuf,
     /// Telemetry interval.
     pub telemetry_interval_s: u32,
+    /// Longest silence of the telemetry.
+    pub heartbeat_s: u32,
     /// Time to drain.
     pub drain_timeout_s: u32,
     /// Bound on cached answers.
     pub answer_cache_bytes: usize,
+    /// Script for a simulated board.
+    pub simulate: Option<PathBuf>,
+    /// Time that one run of a model may take.
+    pub run_timeout_s: u32,
+    /// Whether the board's watchdog is used.
+    pub watchdog: WatchdogUse,
 }
 
 /// Why there are no settings.
@@ -144,9 +176,30 @@ impl Options {
             data: self.data.or(other.data),
             onnxruntime: self.onnxruntime.or(other.onnxruntime),
             telemetry_interval_s: self.telemetry_interval_s.or(other.telemetry_interval_s),
+            heartbeat_s: self.heartbeat_s.or(other.heartbeat_s),
             drain_timeout_s: self.drain_timeout_s.or(other.drain_timeout_s),
             answer_cache_mib: self.answer_cache_mib.or(other.answer_cache_mib),
+            indexer: self.indexer.or(other.indexer),
+            update_server: self.update_server.or(other.update_server),
+            simulate: self.simulate.or(other.simulate),
+            run_timeout_s: self.run_timeout_s.or(other.run_timeout_s),
+            watchdog: self.watchdog.or(other.watchdog),
         }
+    }
+
+    /// The data directory, set or not.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        path_or(self.data.as_ref(), DEFAULT_DATA)
+    }
+
+    /// The model repository, set or not.
+    pub(crate) fn models_dir(&self) -> PathBuf {
+        path_or(self.models.as_ref(), DEFAULT_MODELS)
+    }
+
+    /// The ONNX Runtime library, set or not.
+    pub(crate) fn onnxruntime_library(&self) -> PathBuf {
+        path_or(self.onnxruntime.as_ref(), DEFAULT_ONNXRUNTIME)
     }
 
     /// Fills in defaults, checks ranges and creates the data directory.
@@ -155,9 +208,9 @@ impl Options {
     /// [`SettingsError`] names the setting and what to do.
     pub fn check(self) -> Result<Settings, SettingsError> {
         let missing = |key, flag| SettingsError::Missing { key, flag };
-        let data = self
-            .data
-            .unwrap_or_else(|| PathBuf::from("/var/lib/edge-agent"));
+        let data = self.data_dir();
+        let models = self.models_dir();
+        let onnxruntime = self.onnxruntime_library();
         std::fs::create_dir_all(&data).map_err(|source| SettingsError::Data {
             path: data.clone(),
             source,
@@ -175,14 +228,10 @@ impl Options {
             region: self.region.ok_or_else(|| missing("region", "region"))?,
             box_id: self.box_id.ok_or_else(|| missing("box_id", "box-id"))?,
             broker: self.broker.ok_or_else(|| missing("broker", "broker"))?,
-            board: self.board.unwrap_or_else(|| "host-sim".to_owned()),
-            models: self
-                .models
-                .unwrap_or_else(|| PathBuf::from("/var/lib/edge-agent/models")),
+            board: self.board,
+            models,
             data,
-            onnxruntime: self
-                .onnxruntime
-                .unwrap_or_else(|| PathBuf::from("/usr/lib/edge-agent/libonnxruntime.so")),
+            onnxruntime,
             telemetry_interval_s: in_range(
                 "telemetry_interval_s",
                 self.telemetry_interval_s,
@@ -190,10 +239,18 @@ impl Options {
                 1,
                 3600,
             )?,
+            heartbeat_s: in_range("heartbeat_s", self.heartbeat_s, 60, 1, 3600)?,
             drain_timeout_s: in_range("drain_timeout_s", self.drain_timeout_s, 10, 0, 600)?,
+            simulate: self.simulate,
+            run_timeout_s: in_range("run_timeout_s", self.run_timeout_s, 30, 1, 3600)?,
+            watchdog: self.watchdog.unwrap_or_default(),
             answer_cache_bytes: (answer_cache_mib as usize) << 20,
         })
     }
+}
+
+fn path_or(path: Option<&PathBuf>, default: &str) -> PathBuf {
+    path.cloned().unwrap_or_else(|| PathBuf::from(default))
 }
 
 fn in_range(

@@ -1,24 +1,47 @@
-//! The board: what it is, and what its hardware says.
+//! The board: what it is, what its hardware says, and what can be set on it.
 //!
 //! - [`board`]: the files of `board-configs/`, read and checked
-//! - [`cpu`], [`memory`], [`storage`], [`thermal`], [`system`]: one kind of reading each, as a trait named for the
-//!   hardware, with Linux and simulated implementations
-//! - [`sim`]: readings that a test or a demonstration sets, and makes fail
-//! - [`sensors`]: all readings of one board together
+//! - [`cpu`], [`gpu`], [`memory`], [`network`], [`power`], [`pressure`], [`storage`], [`storage_health`], [`system`],
+//!   [`thermal`]: one kind of reading each, as a trait named for the hardware, with Linux and simulated implementations
+//! - [`sensors`]: all readings of one board together, sampled without allocating
+//! - [`fan`], [`watchdog`], [`led`], [`clock`], [`reset`]: one thing each that the agent sets or asks, in the same way
+//! - [`controls`]: all that can be set on one board together
+//! - [`slots`]: the two systems of a board, and which of them starts
+//! - [`governor`]: how much work the temperatures allow (pure)
+//! - [`identity`]: the key that tells this box from all others
+//! - [`sim`]: the simulated board, and what a test or a demonstration lets happen to it
 //!
 //! Nothing here knows of MQTT, models or telemetry, and nothing is read but below the root folder that the caller
 //! names, so that a fixture tree stands in for a machine.
 
 pub mod board;
+mod class_folder;
+pub mod clock;
+pub mod controls;
 pub mod cpu;
+pub mod fan;
+pub mod governor;
+pub mod gpu;
+pub mod identity;
 mod kernel_file;
+mod kernel_setting;
+pub mod led;
 pub mod memory;
+pub mod network;
+pub mod power;
+pub mod pressure;
+pub mod reset;
 pub mod sensors;
 pub mod sim;
+pub mod slots;
 pub mod storage;
+pub mod storage_health;
 pub mod system;
 pub mod thermal;
+pub mod watchdog;
 
 pub use board::{Board, BoardError};
+pub use class_folder::{ClassFileError, MissingFolder};
 pub use kernel_file::{KernelFile, KernelFileError};
+pub use kernel_setting::{KernelSetting, KernelSettingError};
 pub use sensors::{Readings, Sensors};

@@ -39,9 +39,9 @@ pub enum MemoryError {
     /// The kernel's files.
     #[error(transparent)]
     Kernel(#[from] KernelFileError),
-    /// The page size, by which the kernel counts resident memory.
-    #[error("cannot learn the page size")]
-    PageSize(#[source] nix::Error),
+    /// The page size, by which the kernel counts resident memory, is not known.
+    #[error("cannot learn the page size from the system")]
+    PageSize,
     /// The simulation.
     #[error(transparent)]
     Simulated(#[from] SimFault),
@@ -52,6 +52,7 @@ pub enum MemoryError {
 pub struct ProcMemory {
     meminfo: KernelFile,
     statm: KernelFile,
+    page_bytes: Option<u64>,
 }
 
 impl ProcMemory {
@@ -61,6 +62,11 @@ impl ProcMemory {
         Self {
             meminfo: KernelFile::new(root, "proc/meminfo"),
             statm: KernelFile::new(root, "proc/self/statm"),
+            // 4 KiB on most kernels, 16 or 64 KiB on some for aarch64.
+            page_bytes: sysconf(SysconfVar::PAGE_SIZE)
+                .ok()
+                .flatten()
+                .and_then(|bytes| u64::try_from(bytes).ok()),
         }
     }
 }
@@ -75,13 +81,7 @@ impl Memory for ProcMemory {
 
     fn read_resident_bytes(&mut self) -> Result<u64, MemoryError> {
         let pages = self.statm.parse("second number", parse_resident_pages)?;
-        // 4 KiB on most kernels, 16 or 64 KiB on some for aarch64.
-        let page_bytes = sysconf(SysconfVar::PAGE_SIZE)
-            .and_then(|size| {
-                size.and_then(|s| u64::try_from(s).ok())
-                    .ok_or(nix::Error::EINVAL)
-            })
-            .map_err(MemoryError::PageSize)?;
+        let page_bytes = self.page_bytes.ok_or(MemoryError::PageSize)?;
         Ok(pages.saturating_mul(page_bytes))
     }
 }

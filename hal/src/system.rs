@@ -25,7 +25,7 @@ impl Kernel {
     ///
     /// # Errors
     /// [`KernelFileError`] when `/proc/uptime` cannot be read.
-    pub fn read_uptime_s(&self) -> Result<u64, KernelFileError> {
+    pub fn read_uptime_s(&mut self) -> Result<u64, KernelFileError> {
         self.uptime.parse("seconds since boot", parse_uptime_s)
     }
 
@@ -33,7 +33,7 @@ impl Kernel {
     ///
     /// # Errors
     /// [`KernelFileError`] when `/proc/sys/kernel/osrelease` cannot be read.
-    pub fn read_release(&self) -> Result<String, KernelFileError> {
+    pub fn read_release(&mut self) -> Result<String, KernelFileError> {
         self.release.parse("release", |text| {
             let release = text.trim();
             (!release.is_empty()).then(|| release.to_owned())

@@ -25,6 +25,43 @@ pub const STORAGE_TOTAL_BYTES: &str = "storage/total_bytes";
 /// Bytes of it that are free for the agent.
 pub const STORAGE_AVAILABLE_BYTES: &str = "storage/available_bytes";
 
+/// Prefix of cluster clocks: `cpu/{cluster}/khz`, in thousands of cycles a second.
+pub const CPU_PREFIX: &str = "cpu/";
+/// End of the name of a cluster's clock.
+pub const KHZ: &str = "khz";
+/// Share of time that some program waited for memory in the last 10 s, in percent (pressure stall information).
+pub const MEMORY_PRESSURE_PERCENT: &str = "memory/pressure_percent";
+/// Upper bound of the storage's life that is used up, in percent.
+pub const STORAGE_WORN_PERCENT: &str = "storage/worn_percent";
+/// Bytes written to the storage since the kernel started.
+pub const STORAGE_WRITTEN_BYTES: &str = "storage/written_bytes";
+/// Clock of the GPU, in thousands of cycles a second.
+pub const GPU_KHZ: &str = "gpu/khz";
+/// Share of time that the GPU was busy, 0 to 100.
+pub const GPU_LOAD_PERCENT: &str = "gpu/load_percent";
+/// Turns of the fan a minute.
+pub const FAN_RPM: &str = "fan/rpm";
+/// Speed that the governor gave the fan, 0 to 100.
+pub const FAN_PERCENT: &str = "fan/percent";
+/// Prefix of powers, followed by the rail's name, in thousandths of a watt.
+pub const POWER_PREFIX: &str = "power_milliwatts/";
+/// Prefix of voltages, followed by the rail's name, in thousandths of a volt.
+pub const VOLTAGE_PREFIX: &str = "voltage_millivolts/";
+/// Prefix of a network link's metrics: `network/{link}/`.
+pub const NETWORK_PREFIX: &str = "network/";
+/// Whether a link carries traffic.
+pub const LINK_UP: &str = "up";
+/// Bytes received by a link since it came up.
+pub const RX_BYTES: &str = "rx_bytes";
+/// Bytes sent by a link since it came up.
+pub const TX_BYTES: &str = "tx_bytes";
+/// Whether a time service holds the clock.
+pub const CLOCK_IS_SYNCHRONISED: &str = "clock/is_synchronised";
+/// Why the box last started: `power-on`, `watchdog`, ...
+pub const RESET_REASON: &str = "system/reset_reason";
+/// Models that may compute at once, as the governor decided for the board's heat.
+pub const INFERENCE_CONCURRENCY: &str = "thermal/inference_concurrency";
+
 /// Prefix of metrics of one model: `inference/{model}/`.
 pub const INFERENCE_PREFIX: &str = "inference/";
 /// Execution provider that runs the model.

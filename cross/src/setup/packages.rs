@@ -21,7 +21,7 @@ struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 8] = [
+const PACKAGES: &[Package] = &[
     Package {
         name: "gcc",
         program: "gcc",
@@ -53,6 +53,18 @@ const PACKAGES: [Package; 8] = [
         why: "compiles libFuzzer under the fuzz targets",
     },
     Package {
+        name: "libvulkan1",
+        program: "vulkaninfo",
+        purpose: Purpose::Test,
+        why: "finds Vulkan's drivers",
+    },
+    Package {
+        name: "mesa-vulkan-drivers",
+        program: "vulkaninfo",
+        purpose: Purpose::Test,
+        why: "a Vulkan device on the processor",
+    },
+    Package {
         name: "xz-utils",
         program: "xz",
         purpose: Purpose::Test,
@@ -69,6 +81,24 @@ const PACKAGES: [Package; 8] = [
         program: "mosquitto_rr",
         purpose: Purpose::Test,
         why: "a sensor that is not ours, to test with",
+    },
+    Package {
+        name: "gdisk",
+        program: "sgdisk",
+        purpose: Purpose::Test,
+        why: "makes and checks partition tables",
+    },
+    Package {
+        name: "libubootenv-tool",
+        program: "fw_printenv",
+        purpose: Purpose::Test,
+        why: "reads and writes U-Boot's environment",
+    },
+    Package {
+        name: "systemd",
+        program: "systemd-analyze",
+        purpose: Purpose::Test,
+        why: "judges the agent's unit",
     },
 ];
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use edge_protocol::{Status, oip::Encoding};
 
+use super::worker::Order;
 use crate::outcome::Outcome;
 
 /// A request on its way to a model.
@@ -21,6 +22,26 @@ pub struct Job {
     pub reply: Reply,
 }
 
+impl Job {
+    /// What is to be done, and who waits for it.
+    pub(super) fn split(self) -> (Order, Reply) {
+        let Self {
+            body,
+            encoding,
+            arrived,
+            deadline,
+            reply,
+        } = self;
+        let order = Order {
+            body,
+            encoding,
+            arrived,
+            deadline,
+        };
+        (order, reply)
+    }
+}
+
 /// Takes the outcome of a [`Job`], exactly one: dropped unanswered, it answers with 500, so that a bug costs one
 /// request and not the place of those behind it.
 pub struct Reply {
@@ -35,6 +56,11 @@ impl Reply {
             encoding,
             send: Some(Box::new(send)),
         }
+    }
+
+    /// How the answer is to be encoded.
+    pub(super) const fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// Answers.

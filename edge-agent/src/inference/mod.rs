@@ -2,9 +2,11 @@
 //!
 //! Knows nothing of MQTT: a [`Job`] comes with the [`Reply`] that takes its outcome.
 
+mod crew;
 mod job;
 mod model;
 mod models;
+mod permits;
 mod repository;
 mod runtime;
 mod statistics;
@@ -12,6 +14,19 @@ mod worker;
 
 pub use job::{Job, Reply};
 pub use models::{ModelReport, ModelState, Models, PROVIDER};
+pub use permits::Permits;
 pub use repository::{ModelConfig, ModelEntry, RepositoryError, scan};
 pub use runtime::{Runtime, RuntimeError};
 pub use statistics::Statistics;
+
+/// Loads one copy of a model as a worker would, and lets go of it.
+///
+/// # Errors
+/// Why it cannot be served.
+pub fn try_model(runtime: &Runtime, entry: &ModelEntry) -> Result<(), String> {
+    let session = runtime.session(entry).map_err(|error| error.to_string())?;
+    match model::Model::new(session, entry) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}

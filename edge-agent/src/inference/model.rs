@@ -1,20 +1,28 @@
 //! One loaded copy of a model: checks a request against the graph's inputs, runs it, reads the outputs.
 
+use std::sync::Arc;
+
 use edge_protocol::{
     Datatype,
     oip::{Inputs, Request, Tensor, TensorError},
 };
 use half::{bf16, f16};
 use ort::{
-    session::{Session, SessionInputValue},
+    session::{RunOptions, Session, SessionInputValue},
     value::{DynValue, Outlet, TensorElementType, ValueType},
 };
+use tracing::warn;
 
-use super::repository::ModelEntry;
+use super::{
+    repository::ModelEntry,
+    worker::{Run, Stop},
+};
 
 /// One loaded copy of a model.
 pub(super) struct Model {
     session: Session,
+    /// Of all runs; through them another thread ends one.
+    options: Arc<RunOptions>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     allow_non_finite: bool,
@@ -93,14 +101,17 @@ impl Model {
             inputs: ports("input", session.inputs())?,
             outputs: ports("output", session.outputs())?,
             session,
+            options: Arc::new(RunOptions::new()?),
             allow_non_finite: entry.config.allow_non_finite,
         })
     }
+}
 
-    /// Runs the model: the outputs that the request wants, in the order in which it names them.
-    pub(super) fn run(&mut self, request: &Request) -> Result<Vec<Tensor>, ModelError> {
+impl Run for Model {
+    fn run(&mut self, request: &Request) -> Result<Vec<Tensor>, ModelError> {
         let Self {
             session,
+            options,
             inputs,
             outputs,
             allow_non_finite,
@@ -111,7 +122,7 @@ impl Model {
             let value = to_value(&tensor)?;
             values.push((tensor.name, SessionInputValue::from(value)));
         }
-        let results = session.run(values)?;
+        let results = session.run_with_options(values, options.as_ref())?;
         wanted
             .into_iter()
             .map(|port| match results.get(&port.name) {
@@ -119,6 +130,25 @@ impl Model {
                 None => Err(unknown_output(outputs, &port.name)),
             })
             .collect()
+    }
+
+    fn stopper(&self) -> Arc<dyn Stop> {
+        self.options.clone()
+    }
+}
+
+/// ONNX Runtime looks at the flag between two nodes of the graph: one endless node is not ended by it.
+impl Stop for RunOptions {
+    fn stop(&self) {
+        if let Err(error) = self.terminate() {
+            warn!(%error, "ONNX Runtime cannot end a run");
+        }
+    }
+
+    fn reset(&self) {
+        if let Err(error) = self.unterminate() {
+            warn!(%error, "ONNX Runtime cannot take back the end of a run");
+        }
     }
 }
 

@@ -11,22 +11,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Sender, TrySendError};
 use edge_protocol::{Id, Status};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::{
-    Job, Runtime, Statistics,
+    Job, Permits, Runtime, Statistics,
+    crew::{Crew, Load, Shared, Work},
     model::Model,
     repository::{ModelEntry, scan},
-    worker::{self, Identity},
+    worker::Run,
 };
-use crate::outcome::Outcome;
+use crate::{
+    health::{Vitals, WorkerId, Workers},
+    outcome::Outcome,
+};
 
 /// How long a client is asked to wait for a model that is warming up.
 const WARM_UP_RETRY: Duration = Duration::from_secs(1);
+
+/// Time between two attempts to load a model in place of a copy that hangs.
+const LOAD_AGAIN: Duration = Duration::from_secs(5);
 
 /// All models of the box.
 pub struct Models {
@@ -34,6 +41,8 @@ pub struct Models {
     /// Whether the repository has been looked through, so that a model that is not in `served` is none.
     is_scanned: AtomicBool,
     ready: watch::Sender<Vec<Id>>,
+    shared: Arc<Shared>,
+    crews: Mutex<BTreeMap<Id, Arc<Crew>>>,
 }
 
 struct Served {
@@ -78,11 +87,24 @@ impl Models {
     /// No models.
     #[must_use]
     pub fn new() -> Self {
+        Self::watched(Vitals::default())
+    }
+
+    /// No models; what will be loaded shows its progress in `vitals`.
+    #[must_use]
+    pub fn watched(vitals: Vitals) -> Self {
         Self {
+            shared: Arc::new(Shared::new(vitals)),
+            crews: Mutex::default(),
             served: RwLock::default(),
             is_scanned: AtomicBool::new(false),
             ready: watch::Sender::new(Vec::new()),
         }
+    }
+
+    /// What says how many models may compute at once.
+    pub fn permits(&self) -> Arc<Permits> {
+        self.shared.permits.clone()
     }
 
     /// The models that are ready, kept up to date.
@@ -134,8 +156,10 @@ impl Models {
         }
         match Runtime::load(onnxruntime) {
             Ok(runtime) => {
+                let runtime = Arc::new(runtime);
                 for entry in good {
-                    self.load_one(&runtime, &entry);
+                    let load = loading(runtime.clone(), entry.clone());
+                    self.load_one(&entry, load);
                 }
             }
             Err(error) => {
@@ -146,11 +170,21 @@ impl Models {
         }
     }
 
-    fn load_one(&self, runtime: &Runtime, entry: &ModelEntry) {
+    fn load_one(&self, entry: &ModelEntry, load: Load) {
         let started = Instant::now();
         let statistics = self.statistics(&entry.name);
-        match start_workers(runtime, entry, &statistics) {
-            Ok(queue) => {
+        let work = Work {
+            model: entry.name.clone(),
+            version: entry.version,
+            queue_size: entry.config.max_queue_size,
+            instances: entry.config.instances,
+            load,
+            load_again: LOAD_AGAIN,
+            statistics,
+        };
+        match Crew::start(work, self.shared.clone()) {
+            Ok((crew, queue)) => {
+                self.crews.lock().insert(entry.name.clone(), crew);
                 info!(
                     model = %entry.name,
                     version = entry.version,
@@ -292,27 +326,49 @@ fn drain_time(waiting: usize, statistics: &Statistics) -> Duration {
         .clamp(Duration::from_millis(10), Duration::from_secs(10))
 }
 
-fn start_workers(
-    runtime: &Runtime,
-    entry: &ModelEntry,
-    statistics: &Arc<Statistics>,
-) -> Result<Sender<Job>, String> {
-    let (queue, jobs) = bounded(entry.config.max_queue_size);
-    let identity = Identity {
-        name: entry.name.to_string(),
-        version: entry.version.to_string(),
-    };
-    for instance in 0..entry.config.instances {
-        let session = runtime.session(entry).map_err(|error| error.to_string())?;
-        let model = Model::new(session, entry).map_err(|error| error.to_string())?;
-        let (identity, jobs, statistics) = (identity.clone(), jobs.clone(), statistics.clone());
-        thread::Builder::new()
-            // The kernel keeps 15 characters of a thread's name.
-            .name(format!("{instance}-{}", entry.name))
-            .spawn(move || worker::work(model, &identity, &jobs, &statistics))
-            .map_err(|error| format!("cannot start an inference thread: {error}"))?;
+/// Loads copies of a model, now and when a thread of it is replaced.
+fn loading(runtime: Arc<Runtime>, entry: ModelEntry) -> Load {
+    Arc::new(move || {
+        let session = runtime.session(&entry).map_err(|error| error.to_string())?;
+        let model = Model::new(session, &entry).map_err(|error| error.to_string())?;
+        Ok(Box::new(model) as Box<dyn Run>)
+    })
+}
+
+impl Workers for Models {
+    fn stop(&self, worker: &WorkerId) {
+        let crew = self.crews.lock().get(&worker.model).cloned();
+        if let Some(crew) = crew {
+            crew.stop(worker);
+        }
     }
-    Ok(queue)
+
+    fn replace(&self, worker: &WorkerId) {
+        let crew = self.crews.lock().get(&worker.model).cloned();
+        if let Some(crew) = crew {
+            crew.replace(worker);
+        }
+    }
+
+    fn abandoned(&self) -> usize {
+        self.shared.abandoned.load(Ordering::Relaxed)
+    }
+
+    fn served(&self) -> Option<usize> {
+        if !self.is_scanned.load(Ordering::Acquire) {
+            return None;
+        }
+        let served = self.served.read();
+        let mut ready = 0;
+        for model in served.values() {
+            match model.state {
+                State::Loading => return None,
+                State::Ready(_) => ready += 1,
+                State::Failed(_) => {}
+            }
+        }
+        Some(ready)
+    }
 }
 
 #[cfg(test)]

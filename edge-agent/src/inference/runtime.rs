@@ -62,6 +62,11 @@ impl Runtime {
         Ok(Self { environment })
     }
 
+    /// The runtime's own handle.
+    pub(crate) const fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     /// Loads one copy of a model.
     ///
     /// # Errors

@@ -1,15 +1,43 @@
 //! The threads that compute: each owns one loaded copy of a model and takes jobs from the model's queue.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
 
 use crossbeam_channel::Receiver;
 use edge_protocol::{
     Status, limit,
-    oip::{Answer, Body, Request},
+    oip::{Answer, Body, Encoding, Request, Tensor},
+};
+use parking_lot::Mutex;
+
+use super::{Job, Permits, Reply, Statistics, model::ModelError, permits::Permit};
+use crate::{
+    health::{Pulse, WorkerId},
+    outcome::Outcome,
 };
 
-use super::{Job, Statistics, model::Model};
-use crate::outcome::Outcome;
+/// A loaded copy of a model.
+pub(super) trait Run: Send {
+    /// Runs the model: the outputs that the request wants, in the order in which it names them.
+    fn run(&mut self, request: &Request) -> Result<Vec<Tensor>, ModelError>;
+
+    /// What ends a run from another thread.
+    fn stopper(&self) -> Arc<dyn Stop>;
+}
+
+/// Ends a run from another thread.
+pub(super) trait Stop: Send + Sync {
+    /// Tells the run to end.
+    fn stop(&self);
+    /// Lets the next run go on.
+    fn reset(&self);
+}
 
 /// What a worker needs to know of its model.
 #[derive(Clone)]
@@ -18,25 +46,151 @@ pub(super) struct Identity {
     pub(super) version: String,
 }
 
-/// Takes jobs until the queue's other end is gone.
-pub(super) fn work(
-    mut model: Model,
-    identity: &Identity,
-    jobs: &Receiver<Job>,
-    statistics: &Arc<Statistics>,
-) {
-    while let Ok(job) = jobs.recv() {
-        let outcome = run(&mut model, identity, &job, statistics)
-            .unwrap_or_else(|(status, why)| Outcome::failure(status, &why, job.encoding));
-        statistics.ended(outcome.status);
-        job.reply.send(outcome);
+/// What a worker shares with those who watch it.
+pub(super) struct Station {
+    worker: WorkerId,
+    pulse: Arc<Pulse>,
+    stopper: Arc<dyn Stop>,
+    abandoned: Arc<AtomicUsize>,
+    current: Mutex<Current>,
+}
+
+/// The run in progress.
+#[derive(Default)]
+struct Current {
+    reply: Option<Reply>,
+    permit: Option<Permit>,
+    is_stopped: bool,
+    is_abandoned: bool,
+    /// Its thread panicked.
+    is_dead: bool,
+}
+
+impl Station {
+    pub(super) fn new(
+        worker: WorkerId,
+        pulse: Arc<Pulse>,
+        stopper: Arc<dyn Stop>,
+        abandoned: Arc<AtomicUsize>,
+    ) -> Self {
+        Self {
+            worker,
+            pulse,
+            stopper,
+            abandoned,
+            current: Mutex::default(),
+        }
+    }
+
+    pub(super) const fn worker(&self) -> &WorkerId {
+        &self.worker
+    }
+
+    fn begin(&self, reply: Reply, permit: Option<Permit>) {
+        let mut current = self.current.lock();
+        self.stopper.reset();
+        current.is_stopped = false;
+        current.reply = Some(reply);
+        current.permit = permit;
+        self.pulse.beat();
+    }
+
+    /// Tells the run in progress, and no later one, to end.
+    pub(super) fn stop(&self) {
+        let mut current = self.current.lock();
+        if current.reply.is_some() {
+            current.is_stopped = true;
+            self.stopper.stop();
+        }
+    }
+
+    /// The run has ended: who waits for it, and whether it was told to. None when another thread has taken over.
+    fn end(&self) -> Option<(Reply, bool)> {
+        let mut current = self.current.lock();
+        self.pulse.rest();
+        current.permit = None;
+        let reply = current.reply.take()?;
+        Some((reply, current.is_stopped))
+    }
+
+    /// Gives the thread up: who waits for it, if anybody does.
+    pub(super) fn abandon(&self) -> Option<Reply> {
+        let mut current = self.current.lock();
+        current.is_abandoned = true;
+        // What it goes on computing must not keep the others from it.
+        current.permit = None;
+        if !current.is_dead {
+            self.abandoned.fetch_add(1, Ordering::Relaxed);
+        }
+        current.reply.take()
     }
 }
 
-fn run(
-    model: &mut Model,
+/// Notes the end of a worker's thread, however it comes.
+struct Leaving<'a>(&'a Station);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let mut current = self.0.current.lock();
+        if current.is_abandoned {
+            self.0.abandoned.fetch_sub(1, Ordering::Relaxed);
+        }
+        if thread::panicking() {
+            // The pulse stays busy, so that health puts another thread in this one's place.
+            current.is_dead = true;
+        } else {
+            self.0.pulse.rest();
+        }
+        let reply = current.reply.take();
+        drop(current);
+        // Answers with 500.
+        drop(reply);
+    }
+}
+
+/// Takes jobs until the queue's other end is gone, or another thread has taken over.
+pub(super) fn work(
+    model: &mut dyn Run,
     identity: &Identity,
-    job: &Job,
+    jobs: &Receiver<Job>,
+    permits: &Arc<Permits>,
+    statistics: &Arc<Statistics>,
+    station: &Station,
+) {
+    let _leaving = Leaving(station);
+    while let Ok(job) = jobs.recv() {
+        // None once the deadline has passed; then the run says so.
+        let permit = permits.take(job.deadline);
+        let (order, reply) = job.split();
+        station.begin(reply, permit);
+        let outcome = run(model, identity, &order, statistics);
+        let Some((reply, is_stopped)) = station.end() else {
+            return;
+        };
+        let outcome = outcome.unwrap_or_else(|(status, why)| {
+            if is_stopped {
+                let why = format!("the model was stopped, since it ran for too long: {why}");
+                return Outcome::failure(Status::RuntimeFailed, &why, order.encoding);
+            }
+            Outcome::failure(status, &why, order.encoding)
+        });
+        statistics.ended(outcome.status);
+        reply.send(outcome);
+    }
+}
+
+/// A job without who waits for it.
+pub(super) struct Order {
+    pub(super) body: bytes::Bytes,
+    pub(super) encoding: Encoding,
+    pub(super) arrived: Instant,
+    pub(super) deadline: Instant,
+}
+
+fn run(
+    model: &mut dyn Run,
+    identity: &Identity,
+    job: &Order,
     statistics: &Statistics,
 ) -> Result<Outcome, (Status, String)> {
     let late = || {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{connection::Connection, service::Service};
-use crate::{link, settings::Settings};
+use crate::{health::Vitals, link, settings::Settings};
 
 /// How long the broker keeps requests addressed to this box while it is away.
 const SESSION_EXPIRY_S: u32 = 3_600;
@@ -52,7 +52,12 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn start(settings: &Settings, service: &Arc<Service>, share: Share) -> Self {
+    pub(crate) fn start(
+        settings: &Settings,
+        service: &Arc<Service>,
+        share: Share,
+        vitals: &Vitals,
+    ) -> Self {
         let purpose = match share {
             Share::Own => "own",
             Share::Shared(_) => "shared",
@@ -89,7 +94,13 @@ impl Intake {
             region: settings.region.clone(),
             box_id: settings.box_id.clone(),
             unsubscribed,
-            link: tokio::spawn(link::keep_up(eventloop, handler, purpose, closed.clone())),
+            link: tokio::spawn(link::keep_up(
+                eventloop,
+                handler,
+                purpose,
+                vitals.connection(purpose),
+                closed.clone(),
+            )),
             closed,
             subscriptions: tokio::spawn(subscriptions),
         }

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use edge_protocol::sparkplug::{self, MessageType, NodeTopic, Payload};
+use edge_protocol::{
+    metric,
+    sparkplug::{self, MessageType, NodeTopic, Payload, Value},
+};
 use parking_lot::Mutex;
 use rumqttc::v5::{
     AsyncClient, Event, EventLoop, MqttOptions,
@@ -26,7 +29,7 @@ use tracing::warn;
 
 use self::node::{Message, Node};
 pub(crate) use self::snapshot::Source;
-use crate::{link, settings::Settings};
+use crate::{health::Vitals, link, settings::Settings};
 
 /// File in the data directory that holds the number of the last session, 0 to 255.
 const SESSION_FILE: &str = "telemetry-session";
@@ -35,6 +38,7 @@ struct Shared {
     node: Mutex<Node>,
     client: AsyncClient,
     settings: Settings,
+    vitals: Vitals,
 }
 
 impl Shared {
@@ -69,18 +73,26 @@ impl Shared {
 }
 
 /// Reports until `stop` is cancelled, then says goodbye.
-pub(crate) async fn report(settings: Settings, mut source: Source, stop: CancellationToken) {
+pub(crate) async fn report(
+    settings: Settings,
+    mut source: Source,
+    vitals: Vitals,
+    stop: CancellationToken,
+) {
     let options = link::options(&settings.broker, &settings.box_id, "telemetry");
     let (client, eventloop) = AsyncClient::new(options, link::QUEUE);
     let session_file = settings.data.join(SESSION_FILE);
     let last_session = std::fs::read_to_string(&session_file)
         .ok()
         .and_then(|text| text.trim().parse().ok());
-    let interval = Duration::from_secs(settings.telemetry_interval_s.into());
+    let interval_s = settings.telemetry_interval_s;
+    let interval = Duration::from_secs(interval_s.into());
+    let heartbeat_observations = settings.heartbeat_s.div_ceil(interval_s);
     let shared = Arc::new(Shared {
-        node: Mutex::new(Node::new(last_session)),
+        node: Mutex::new(Node::new(last_session, heartbeat_observations)),
         client,
         settings,
+        vitals: vitals.clone(),
     });
     source = look(&shared, source).await;
     let closed = CancellationToken::new();
@@ -91,6 +103,7 @@ pub(crate) async fn report(settings: Settings, mut source: Source, stop: Cancell
         eventloop,
         handler,
         "telemetry",
+        vitals.connection("telemetry"),
         closed.clone(),
     ));
     let mut ticks = tokio::time::interval(interval);
@@ -125,11 +138,23 @@ async fn look(shared: &Arc<Shared>, source: Source) -> Source {
         // Cancelled only when the runtime ends, and then nobody waits for the source.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
+    shared.vitals.set_hottest_millicelsius(hottest(&metrics));
     let mut node = shared.node.lock();
     if let Some(message) = node.observe(metrics, now_ms()) {
         shared.publish(&message);
     }
     source
+}
+
+/// The highest of all temperatures.
+fn hottest(metrics: &[(String, Value)]) -> Option<i32> {
+    let temperatures = metrics.iter().filter_map(|(name, value)| match value {
+        Value::Int(millicelsius) if name.starts_with(metric::TEMPERATURE_PREFIX) => {
+            i32::try_from(*millicelsius).ok()
+        }
+        _ => None,
+    });
+    temperatures.max()
 }
 
 /// A node that leaves on purpose publishes its death itself, as its will is then discarded
@@ -204,7 +229,7 @@ fn asks_for_rebirth(publish: &Publish) -> bool {
     match Payload::read(&publish.payload) {
         Ok(command) => command
             .metric(sparkplug::REBIRTH)
-            .is_some_and(|metric| metric.meaning(None) == Some(sparkplug::Value::Bool(true))),
+            .is_some_and(|metric| metric.meaning(None) == Some(Value::Bool(true))),
         Err(error) => {
             warn!(%error, "a command is not understood");
             false

@@ -7,9 +7,6 @@ use edge_protocol::{
     sparkplug::{BD_SEQ, Metric, Payload, REBIRTH, Value},
 };
 
-/// Observations without change after which the node says that it lives.
-const HEARTBEAT_OBSERVATIONS: u32 = 3;
-
 /// An edge node.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -23,6 +20,8 @@ pub(super) struct Node {
     latest: BTreeMap<String, Value>,
     /// The values that the region has been told.
     told: BTreeMap<String, Value>,
+    /// Observations without change after which the node says that it lives.
+    heartbeat_observations: u32,
     unchanged: u32,
 }
 
@@ -34,13 +33,14 @@ pub(super) enum Message {
 }
 
 impl Node {
-    pub(super) fn new(last_session: Option<u8>) -> Self {
+    pub(super) fn new(last_session: Option<u8>, heartbeat_observations: u32) -> Self {
         Self {
             session: last_session.unwrap_or(u8::MAX),
             sequence: 0,
             is_born: false,
             latest: BTreeMap::new(),
             told: BTreeMap::new(),
+            heartbeat_observations,
             unchanged: 0,
         }
     }
@@ -112,12 +112,18 @@ impl Node {
             .collect();
         if changed.is_empty() {
             self.unchanged += 1;
-            if self.unchanged < HEARTBEAT_OBSERVATIONS {
+            if self.unchanged < self.heartbeat_observations {
                 return None;
             }
         }
-        // The uptime alone is no reason to speak, but goes along with every message.
-        changed.extend(self.latest.get_key_value(metric::UPTIME_S));
+        // Some values alone are no reason to speak. The uptime goes along with every message, the others with those
+        // that say that the box lives.
+        let is_heartbeat = changed.is_empty();
+        let quiet = self.latest.iter().filter(|(name, value)| {
+            *name == metric::UPTIME_S
+                || is_heartbeat && is_quiet(name) && self.told.get(*name) != Some(*value)
+        });
+        changed.extend(quiet);
         let metrics = changed
             .iter()
             .map(|(name, value)| Metric::new(*name, (*value).clone(), now_ms))
@@ -140,9 +146,21 @@ impl Node {
     }
 }
 
+/// Whether a value changes all the time, so that its change is no news.
+fn is_quiet(name: &str) -> bool {
+    name == metric::UPTIME_S
+        || name == metric::STORAGE_WRITTEN_BYTES
+        || name.starts_with(metric::NETWORK_PREFIX) && !name.ends_with(metric::LINK_UP)
+        || name.starts_with(metric::CPU_PREFIX) && name.ends_with(metric::KHZ)
+        || [metric::FAN_RPM, metric::FAN_PERCENT, metric::GPU_KHZ].contains(&name)
+        || [metric::POWER_PREFIX, metric::VOLTAGE_PREFIX]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
 /// Whether a value differs so much from the one told that the region should hear it.
 fn is_worth_telling(name: &str, told: &Value, value: &Value) -> bool {
-    if name == metric::UPTIME_S {
+    if is_quiet(name) {
         return false;
     }
     let as_number = |value: &Value| match value {
@@ -153,10 +171,10 @@ fn is_worth_telling(name: &str, told: &Value, value: &Value) -> bool {
         Value::Double(v) => Some(*v),
         Value::Bool(_) | Value::Text(_) => None,
     };
-    let least = if name == metric::CPU_LOAD_PERCENT {
-        2.0
+    let least = if name.ends_with("_percent") {
+        5.0
     } else if name.starts_with(metric::TEMPERATURE_PREFIX) {
-        500.0
+        1_000.0
     } else if name.starts_with("memory/") || name.starts_with("storage/") {
         as_number(told).unwrap_or(0.0) / 100.0
     } else {
@@ -192,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_session_has_one_number_in_birth_and_death() {
-        let mut node = Node::new(Some(255));
+        let mut node = Node::new(Some(255), 3);
         assert_eq!(node.next_session(), 0);
         let death = node.death(1);
         node.observe(values(1.0, 0, 0), 1);
@@ -211,7 +229,7 @@ mod tests {
 
     #[test]
     fn nothing_is_told_before_the_birth() {
-        let mut node = Node::new(None);
+        let mut node = Node::new(None, 3);
         node.next_session();
         assert_eq!(node.observe(values(1.0, 0, 0), 1), None);
         node.birth(2);
@@ -221,12 +239,12 @@ mod tests {
 
     #[test]
     fn tells_what_changed_and_now_and_then_that_it_lives() {
-        let mut node = Node::new(None);
+        let mut node = Node::new(None, 3);
         node.next_session();
         node.observe(values(1.0, 0, 0), 1);
         node.birth(2);
         assert_eq!(
-            node.observe(values(2.5, 0, 1), 3),
+            node.observe(values(5.5, 0, 1), 3),
             None,
             "within the dead band"
         );
@@ -254,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_new_metric_needs_a_new_birth() {
-        let mut node = Node::new(None);
+        let mut node = Node::new(None, 3);
         node.next_session();
         node.observe(values(1.0, 0, 0), 1);
         node.birth(2);
@@ -264,7 +282,7 @@ mod tests {
 
     #[test]
     fn sequence_numbers_wrap_at_255() {
-        let mut node = Node::new(None);
+        let mut node = Node::new(None, 3);
         node.next_session();
         node.observe(values(1.0, 0, 0), 1);
         node.birth(2);

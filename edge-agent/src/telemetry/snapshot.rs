@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use edge_hal::{Board, Sensors};
+use edge_hal::Board;
 use edge_protocol::{Status, metric, sparkplug::Value};
 use tracing::warn;
 
 use crate::{
+    hardware::{Hardware, Look, Looks},
     inference::{ModelReport, ModelState, Models, PROVIDER},
     requests::service::Service,
 };
@@ -14,36 +15,36 @@ use crate::{
 /// Where the values come from.
 pub(crate) struct Source {
     board: String,
-    kernel: String,
+    reset_reason: &'static str,
     /// 32 bits, so that JSON readers that know only doubles keep all of it.
     instance: u32,
     started: Instant,
-    sensors: Sensors,
+    looks: Arc<Looks>,
     models: Arc<Models>,
     service: Arc<Service>,
-    faults: Vec<String>,
+    faults: Vec<edge_hal::sensors::Fault>,
 }
 
 impl Source {
     pub(crate) fn new(
         board: &Board,
-        sensors: Sensors,
+        hardware: &Hardware,
         models: Arc<Models>,
         service: Arc<Service>,
     ) -> Self {
         Self {
             board: board.name.clone(),
-            kernel: sensors.kernel_release(),
+            reset_reason: hardware.reset_reason(),
             instance: rand::random(),
             started: Instant::now(),
-            sensors,
+            looks: hardware.looks(),
             models,
             service,
             faults: Vec::new(),
         }
     }
 
-    /// Takes all values. Reads hardware, so it may wait.
+    /// Takes all values. The first time it may wait for the hardware.
     pub(super) fn take(&mut self) -> Vec<(String, Value)> {
         let mut metrics = Vec::with_capacity(64);
         let mut put = |name: &str, value: Value| metrics.push((name.to_owned(), value));
@@ -52,37 +53,17 @@ impl Source {
             metric::AGENT_VERSION,
             Value::Text(env!("CARGO_PKG_VERSION").to_owned()),
         );
-        put(metric::KERNEL_VERSION, Value::Text(self.kernel.clone()));
         put(metric::INSTANCE, Value::UInt(self.instance.into()));
         put(
             metric::UPTIME_S,
             Value::UInt(self.started.elapsed().as_secs()),
         );
-        let readings = self.sensors.read();
-        if let Some(load) = readings.cpu_load_percent {
-            put(metric::CPU_LOAD_PERCENT, Value::Double(load.into()));
-        }
-        for (name, bytes) in [
-            (metric::MEMORY_TOTAL_BYTES, readings.memory_total_bytes),
-            (
-                metric::MEMORY_AVAILABLE_BYTES,
-                readings.memory_available_bytes,
-            ),
-            (metric::AGENT_RESIDENT_BYTES, readings.agent_resident_bytes),
-            (metric::STORAGE_TOTAL_BYTES, readings.storage_total_bytes),
-            (
-                metric::STORAGE_AVAILABLE_BYTES,
-                readings.storage_available_bytes,
-            ),
-        ] {
-            if let Some(bytes) = bytes {
-                put(name, Value::UInt(bytes));
-            }
-        }
-        for (zone, millicelsius) in &readings.temperatures {
-            let name = format!("{}{zone}", metric::TEMPERATURE_PREFIX);
-            put(&name, Value::Int((*millicelsius).into()));
-        }
+        put(
+            metric::RESET_REASON,
+            Value::Text(self.reset_reason.to_owned()),
+        );
+        let look = self.looks.latest();
+        take_board(&look, &mut put);
         for (reason, count) in self.service.dropped() {
             put(
                 &format!("{}{reason}", metric::DROPPED_PREFIX),
@@ -92,13 +73,95 @@ impl Source {
         for report in self.models.report() {
             take_model(&report, &mut put);
         }
-        if readings.faults != self.faults {
-            for fault in &readings.faults {
-                warn!(fault, "a sensor cannot be read");
+        if look.readings.faults != self.faults {
+            for fault in &look.readings.faults {
+                warn!(%fault, "a sensor cannot be read");
             }
-            self.faults = readings.faults;
+            self.faults = look.readings.faults;
         }
         metrics
+    }
+}
+
+/// What the board says and what the governor made of it. A part that the board does not have has no metric.
+fn take_board(look: &Look, put: &mut impl FnMut(&str, Value)) {
+    let readings = &look.readings;
+    if let Some(release) = &readings.kernel_release {
+        put(metric::KERNEL_VERSION, Value::Text(release.to_string()));
+    }
+    if let Some(load) = readings.cpu_load_percent {
+        put(metric::CPU_LOAD_PERCENT, Value::Double(load.into()));
+    }
+    for (cluster, clock) in &readings.cpu_clocks {
+        let name = format!("{}{cluster}/{}", metric::CPU_PREFIX, metric::KHZ);
+        put(&name, Value::UInt(clock.khz.into()));
+    }
+    let wear = readings.wear.unwrap_or_default();
+    let gpu = readings.gpu.unwrap_or_default();
+    for (name, value) in [
+        (metric::MEMORY_TOTAL_BYTES, readings.memory_total_bytes),
+        (
+            metric::MEMORY_AVAILABLE_BYTES,
+            readings.memory_available_bytes,
+        ),
+        (metric::AGENT_RESIDENT_BYTES, readings.agent_resident_bytes),
+        (metric::STORAGE_TOTAL_BYTES, readings.storage_total_bytes),
+        (
+            metric::STORAGE_AVAILABLE_BYTES,
+            readings.storage_available_bytes,
+        ),
+        (
+            metric::STORAGE_WORN_PERCENT,
+            wear.used_percent.map(u64::from),
+        ),
+        (metric::STORAGE_WRITTEN_BYTES, wear.written_bytes),
+        (metric::GPU_KHZ, gpu.khz.map(u64::from)),
+        (metric::FAN_RPM, readings.fan_rpm.map(u64::from)),
+    ] {
+        if let Some(value) = value {
+            put(name, Value::UInt(value));
+        }
+    }
+    if let Some(pressure) = readings.memory_pressure {
+        let percent = Value::Double(pressure.some_percent.into());
+        put(metric::MEMORY_PRESSURE_PERCENT, percent);
+    }
+    if let Some(load) = gpu.load_percent {
+        put(metric::GPU_LOAD_PERCENT, Value::Double(load.into()));
+    }
+    for (zone, millicelsius) in &readings.temperatures {
+        let name = format!("{}{zone}", metric::TEMPERATURE_PREFIX);
+        put(&name, Value::Int((*millicelsius).into()));
+    }
+    for (rail, reading) in &readings.power {
+        for (prefix, value) in [
+            (metric::POWER_PREFIX, reading.milliwatts),
+            (metric::VOLTAGE_PREFIX, reading.millivolts),
+        ] {
+            if let Some(value) = value {
+                put(&format!("{prefix}{rail}"), Value::Int(value));
+            }
+        }
+    }
+    for link in &readings.links {
+        let name = |end| format!("{}{}/{end}", metric::NETWORK_PREFIX, link.name);
+        put(&name(metric::LINK_UP), Value::Bool(link.is_up));
+        put(&name(metric::RX_BYTES), Value::UInt(link.received_bytes));
+        put(&name(metric::TX_BYTES), Value::UInt(link.sent_bytes));
+    }
+    if let Some(trust) = readings.clock_trust {
+        let is_synchronised = Value::Bool(trust.is_synchronised);
+        put(metric::CLOCK_IS_SYNCHRONISED, is_synchronised);
+    }
+    if let Some(decision) = look.decision {
+        let concurrency = Value::UInt(decision.inference_concurrency.into());
+        put(metric::INFERENCE_CONCURRENCY, concurrency);
+        if look.has_fan {
+            put(
+                metric::FAN_PERCENT,
+                Value::UInt(decision.fan_percent.into()),
+            );
+        }
     }
 }
 

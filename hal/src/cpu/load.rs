@@ -46,15 +46,15 @@ impl ProcStatLoad {
     /// Counts from now on. Where the counters cannot be read yet, the first readings fail or are `None`.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        let file = KernelFile::new(root, "proc/stat");
-        let previous = read_ticks(&file).ok();
+        let mut file = KernelFile::new(root, "proc/stat");
+        let previous = read_ticks(&mut file).ok();
         Self { file, previous }
     }
 }
 
 impl CpuLoad for ProcStatLoad {
     fn read_percent(&mut self) -> Result<Option<f32>, CpuLoadError> {
-        let now = read_ticks(&self.file)?;
+        let now = read_ticks(&mut self.file)?;
         let Some(previous) = self.previous else {
             self.previous = Some(now);
             return Ok(None);
@@ -67,7 +67,7 @@ impl CpuLoad for ProcStatLoad {
     }
 }
 
-fn read_ticks(file: &KernelFile) -> Result<Ticks, KernelFileError> {
+fn read_ticks(file: &mut KernelFile) -> Result<Ticks, KernelFileError> {
     file.parse("line \"cpu\" with at least 4 counters", parse_ticks)
 }
 
@@ -75,18 +75,17 @@ fn read_ticks(file: &KernelFile) -> Result<Ticks, KernelFileError> {
 /// earlier. Guest time is already part of user time, so it is not counted twice.
 fn parse_ticks(stat: &str) -> Option<Ticks> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
-    let counters: Vec<u64> = line
+    let mut counters = line
         .split_ascii_whitespace()
-        .map_while(|text| text.parse().ok())
-        .collect();
-    let [user, nice, system, idle, rest @ ..] = counters.as_slice() else {
-        return None;
-    };
-    let iowait = rest.first().copied().unwrap_or(0);
-    let interrupts_and_steal: u64 = rest.iter().skip(1).take(3).sum();
+        .map_while(|text| text.parse::<u64>().ok());
+    let (user, nice) = (counters.next()?, counters.next()?);
+    let (system, idle) = (counters.next()?, counters.next()?);
+    let iowait = counters.next().unwrap_or(0);
+    let sum = |counters: &[u64]| counters.iter().copied().fold(0, u64::saturating_add);
+    let interrupts_and_steal = counters.take(3).fold(0, u64::saturating_add);
     Some(Ticks {
-        busy: user + nice + system + interrupts_and_steal,
-        idle: idle + iowait,
+        busy: sum(&[user, nice, system, interrupts_and_steal]),
+        idle: sum(&[idle, iowait]),
     })
 }
 
@@ -94,7 +93,7 @@ fn parse_ticks(stat: &str) -> Option<Ticks> {
 fn percent_between(previous: Ticks, now: Ticks) -> Option<f32> {
     let busy = now.busy.saturating_sub(previous.busy);
     let idle = now.idle.saturating_sub(previous.idle);
-    let total = busy + idle;
+    let total = busy.saturating_add(idle);
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,

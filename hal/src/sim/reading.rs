@@ -1,4 +1,4 @@
-//! Simulated readings: what a test or a demonstration sets, and makes fail.
+//! One simulated reading: what a test or a demonstration sets, and makes fail.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

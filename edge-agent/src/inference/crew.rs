@@ -1,0 +1,419 @@
+//! The threads of one model: starts them, stops a run, and puts another thread in the place of one that hangs.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use edge_protocol::{Id, Status};
+use parking_lot::Mutex;
+use tracing::{error, info};
+
+use super::{
+    Job, Permits, Statistics,
+    worker::{self, Identity, Run, Station},
+};
+use crate::{
+    health::{Part, Vitals, WorkerId},
+    outcome::Outcome,
+};
+
+/// Loads one more copy of the model.
+pub(super) type Load = Arc<dyn Fn() -> Result<Box<dyn Run>, String> + Send + Sync>;
+
+/// What the crews of all models share.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) vitals: Vitals,
+    pub(super) permits: Arc<Permits>,
+    /// Threads given up that have not come back.
+    pub(super) abandoned: Arc<AtomicUsize>,
+    /// Number of the next worker.
+    next: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(vitals: Vitals) -> Self {
+        Self {
+            vitals,
+            ..Self::default()
+        }
+    }
+}
+
+/// What a crew works on.
+pub(super) struct Work {
+    pub(super) model: Id,
+    pub(super) version: u64,
+    pub(super) queue_size: usize,
+    pub(super) instances: usize,
+    pub(super) load: Load,
+    /// Time between two attempts to load another copy in place of one that hangs.
+    pub(super) load_again: Duration,
+    pub(super) statistics: Arc<Statistics>,
+}
+
+/// The threads of one model.
+pub(super) struct Crew {
+    work: Work,
+    jobs: Receiver<Job>,
+    shared: Arc<Shared>,
+    stations: Mutex<Vec<Arc<Station>>>,
+}
+
+impl Crew {
+    /// Loads the copies of a model and starts their threads: the crew, and the queue that it takes jobs from.
+    pub(super) fn start(
+        work: Work,
+        shared: Arc<Shared>,
+    ) -> Result<(Arc<Self>, Sender<Job>), String> {
+        let (queue, jobs) = bounded(work.queue_size);
+        let instances = work.instances;
+        let crew = Arc::new(Self {
+            work,
+            jobs,
+            shared,
+            stations: Mutex::default(),
+        });
+        for _ in 0..instances {
+            let worker = crew.next_worker();
+            let part = Part::Load(worker.clone());
+            crew.shared.vitals.watch(part.clone()).beat();
+            let hired = crew.hire(worker);
+            crew.shared.vitals.forget(&part);
+            hired?;
+        }
+        Ok((crew, queue))
+    }
+
+    fn next_worker(&self) -> WorkerId {
+        WorkerId {
+            model: self.work.model.clone(),
+            number: self.shared.next.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// Loads a copy and starts its thread.
+    fn hire(&self, worker: WorkerId) -> Result<(), String> {
+        let mut copy = (self.work.load)()?;
+        let pulse = self.shared.vitals.watch(Part::Worker(worker.clone()));
+        let abandoned = self.shared.abandoned.clone();
+        let station = Arc::new(Station::new(worker, pulse, copy.stopper(), abandoned));
+        let identity = Identity {
+            name: self.work.model.to_string(),
+            version: self.work.version.to_string(),
+        };
+        let (jobs, statistics) = (self.jobs.clone(), self.work.statistics.clone());
+        let permits = self.shared.permits.clone();
+        permits.join();
+        self.stations.lock().push(station.clone());
+        let started = thread::Builder::new()
+            // The kernel keeps 15 characters of a thread's name.
+            .name(format!("{}-{}", station.worker().number, identity.name))
+            .spawn({
+                let station = station.clone();
+                move || {
+                    worker::work(
+                        &mut *copy,
+                        &identity,
+                        &jobs,
+                        &permits,
+                        &statistics,
+                        &station,
+                    );
+                }
+            });
+        match started {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.dismiss(station.worker());
+                Err(format!("cannot start an inference thread: {error}"))
+            }
+        }
+    }
+
+    /// Takes a worker off the crew.
+    fn dismiss(&self, worker: &WorkerId) -> Option<Arc<Station>> {
+        self.shared.vitals.forget(&Part::Worker(worker.clone()));
+        let mut stations = self.stations.lock();
+        let index = stations.iter().position(|s| s.worker() == worker)?;
+        self.shared.permits.leave();
+        Some(stations.swap_remove(index))
+    }
+
+    /// Tells a run to end.
+    pub(super) fn stop(&self, worker: &WorkerId) {
+        let station = {
+            let stations = self.stations.lock();
+            stations.iter().find(|s| s.worker() == worker).cloned()
+        };
+        if let Some(station) = station {
+            station.stop();
+        }
+    }
+
+    /// Gives a thread up. Its caller is answered and another thread started by a thread of their own, since answering
+    /// and loading may wait.
+    pub(super) fn replace(self: &Arc<Self>, worker: &WorkerId) {
+        let Some(station) = self.dismiss(worker) else {
+            return;
+        };
+        let next = self.next_worker();
+        let part = Part::Load(next.clone());
+        // Stuck like any load, when it takes too long or fails for too long.
+        self.shared.vitals.watch(part.clone()).beat();
+        let crew = self.clone();
+        let started = thread::Builder::new()
+            .name("model-reload".into())
+            .spawn(move || {
+                if let Some(reply) = station.abandon() {
+                    crew.work.statistics.ended(Status::RuntimeFailed);
+                    let why = "the model did not end in time, nor when it was told to; its thread was replaced";
+                    let encoding = reply.encoding();
+                    reply.send(Outcome::failure(Status::RuntimeFailed, why, encoding));
+                }
+                while let Err(why) = crew.hire(next.clone()) {
+                    error!(model = %next.model, why, "cannot load the model again");
+                    thread::sleep(crew.work.load_again);
+                }
+                info!(model = %next.model, worker = next.number, "another thread serves the model");
+                crew.shared.vitals.forget(&part);
+            });
+        if let Err(error) = started {
+            error!(model = %worker.model, %error, "cannot start a thread to replace one that hangs");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::{
+            atomic::AtomicBool,
+            mpsc::{self, Receiver as Pipe},
+        },
+        time::Instant,
+    };
+
+    use edge_protocol::oip::{Encoding, Request, Tensor};
+
+    use super::*;
+    use crate::inference::{Reply, model::ModelError, worker::Stop};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// What simulated copies of a model do, in the order in which they are loaded.
+    #[derive(Clone, Copy)]
+    enum Does {
+        Answer,
+        /// Ends when told to.
+        RunLong,
+        /// Ends when the test lets it.
+        Hang,
+        Panic,
+        NotLoad,
+    }
+
+    struct SimModel {
+        does: Does,
+        release: Arc<Mutex<Pipe<()>>>,
+        stop: Arc<SimStop>,
+        is_running: mpsc::Sender<()>,
+    }
+
+    #[derive(Default)]
+    struct SimStop(AtomicBool);
+
+    impl Stop for SimStop {
+        fn stop(&self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+        fn reset(&self) {
+            self.0.store(false, Ordering::Relaxed);
+        }
+    }
+
+    impl Run for SimModel {
+        fn run(&mut self, _request: &Request) -> Result<Vec<Tensor>, ModelError> {
+            self.is_running.send(()).ok();
+            match self.does {
+                Does::Answer | Does::NotLoad => Ok(Vec::new()),
+                Does::Hang => {
+                    self.release.lock().recv().ok();
+                    Ok(Vec::new())
+                }
+                Does::RunLong => {
+                    while !self.stop.0.load(Ordering::Relaxed) {
+                        thread::yield_now();
+                    }
+                    Err(ModelError::RawInputs(2))
+                }
+                Does::Panic => panic!("simulated"),
+            }
+        }
+
+        fn stopper(&self) -> Arc<dyn Stop> {
+            self.stop.clone()
+        }
+    }
+
+    struct Bench {
+        crew: Arc<Crew>,
+        queue: Sender<Job>,
+        shared: Arc<Shared>,
+        running: Pipe<()>,
+        release: mpsc::Sender<()>,
+    }
+
+    fn bench(does: &[Does], instances: usize) -> Bench {
+        let (release, released) = mpsc::channel();
+        let (is_running, running) = mpsc::channel();
+        let released = Arc::new(Mutex::new(released));
+        let plan = Mutex::new(does.iter().copied().collect::<VecDeque<_>>());
+        let is_running = Mutex::new(is_running);
+        let load: Load = Arc::new(move || {
+            let does = plan.lock().pop_front().ok_or("no more copies")?;
+            if matches!(does, Does::NotLoad) {
+                return Err("told not to load".into());
+            }
+            Ok(Box::new(SimModel {
+                does,
+                release: released.clone(),
+                stop: Arc::default(),
+                is_running: is_running.lock().clone(),
+            }))
+        });
+        let shared = Arc::new(Shared::default());
+        let work = Work {
+            model: Id::new("digits").unwrap(),
+            version: 1,
+            queue_size: 8,
+            instances,
+            load,
+            load_again: Duration::from_millis(1),
+            statistics: Arc::default(),
+        };
+        let (crew, queue) = Crew::start(work, shared.clone()).unwrap();
+        Bench {
+            crew,
+            queue,
+            shared,
+            running,
+            release,
+        }
+    }
+
+    impl Bench {
+        fn ask(&self) -> Pipe<Outcome> {
+            let (sender, outcome) = mpsc::channel();
+            let now = Instant::now();
+            let send = move |outcome| sender.send(outcome).unwrap();
+            let job = Job {
+                body: r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}]}"#
+                    .into(),
+                encoding: Encoding::Json,
+                arrived: now,
+                deadline: now + PATIENCE,
+                reply: Reply::new(Encoding::Json, send),
+            };
+            self.queue.send(job).unwrap();
+            outcome
+        }
+
+        fn wait(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+            let started = Instant::now();
+            while !is_so(self) {
+                assert!(started.elapsed() < PATIENCE, "{what}");
+                thread::yield_now();
+            }
+        }
+
+        fn busy(&self) -> Option<WorkerId> {
+            let marks = self.shared.vitals.marks();
+            marks.into_iter().find_map(|(part, mark)| match part {
+                Part::Worker(worker) if mark.is_busy() => Some(worker),
+                _ => None,
+            })
+        }
+
+        fn abandoned(&self) -> usize {
+            self.shared.abandoned.load(Ordering::Relaxed)
+        }
+    }
+
+    fn get(outcome: &Pipe<Outcome>) -> Outcome {
+        outcome.recv_timeout(PATIENCE).unwrap()
+    }
+
+    #[test]
+    fn a_run_that_is_told_to_end_is_answered_and_its_thread_goes_on() {
+        let bench = bench(&[Does::RunLong], 1);
+        for _ in 0..2 {
+            let outcome = bench.ask();
+            bench.running.recv_timeout(PATIENCE).unwrap();
+            bench.crew.stop(&bench.busy().unwrap());
+            let outcome = get(&outcome);
+            assert_eq!(outcome.status, Status::RuntimeFailed);
+            assert!(outcome.message.contains("too long"), "{outcome:?}");
+        }
+        bench.wait("idle again", |bench| bench.busy().is_none());
+        assert_eq!(bench.abandoned(), 0);
+    }
+
+    #[test]
+    fn a_thread_that_hangs_is_replaced_and_counted_until_it_comes_back() {
+        let bench = bench(&[Does::Hang, Does::NotLoad, Does::Answer], 1);
+        let (first, second) = (bench.ask(), bench.ask());
+        bench.running.recv_timeout(PATIENCE).unwrap();
+        let worker = bench.busy().unwrap();
+        bench.crew.stop(&worker);
+        assert!(first.try_recv().is_err(), "it does not end");
+        bench.crew.replace(&worker);
+        // Loading fails once, and is tried again.
+        let outcome = get(&first);
+        assert_eq!(outcome.status, Status::RuntimeFailed);
+        assert!(outcome.message.contains("replaced"), "{outcome:?}");
+        assert_eq!(get(&second).status, Status::Ok);
+        assert_eq!(bench.abandoned(), 1);
+        bench.crew.replace(&worker);
+        assert_eq!(bench.abandoned(), 1, "it is known no longer");
+        bench.release.send(()).unwrap();
+        bench.wait("the thread has come back", |bench| bench.abandoned() == 0);
+        assert!(first.try_recv().is_err(), "answered once");
+    }
+
+    #[test]
+    fn others_are_served_while_one_hangs() {
+        let bench = bench(&[Does::Hang, Does::Hang, Does::Answer], 2);
+        let hung = [bench.ask(), bench.ask()];
+        for _ in &hung {
+            bench.running.recv_timeout(PATIENCE).unwrap();
+        }
+        let worker = bench.busy().unwrap();
+        bench.crew.replace(&worker);
+        for _ in 0..10 {
+            assert_eq!(get(&bench.ask()).status, Status::Ok);
+        }
+        assert_eq!(bench.abandoned(), 1);
+        bench.wait("one of them is answered", |_| {
+            hung.iter().any(|outcome| outcome.try_recv().is_ok())
+        });
+    }
+
+    #[test]
+    fn a_thread_that_panicked_is_answered_for_at_once_and_stays_busy_until_replaced() {
+        let bench = bench(&[Does::Panic, Does::Answer], 1);
+        let outcome = get(&bench.ask());
+        assert_eq!(outcome.status, Status::RuntimeFailed);
+        let worker = bench.busy().unwrap();
+        bench.crew.replace(&worker);
+        assert_eq!(get(&bench.ask()).status, Status::Ok);
+        assert_eq!(bench.abandoned(), 0, "a dead thread keeps nothing");
+    }
+}
