@@ -81,6 +81,15 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
     let beat = tokio::spawn(beat(vitals.clone()));
     let feeder = watch(&settings, &board, &vitals, models.clone(), end)
         .map_err(system("start the watchdog's thread"))?;
+    // What may fail comes before models are loaded: ONNX Runtime does not survive the end of the process meanwhile.
+    let hardware = Hardware::start(hardware::Wanted {
+        board: &board,
+        root,
+        data: &settings.data,
+        script: settings.simulate.as_deref(),
+        models: models.clone(),
+        vitals: vitals.clone(),
+    })?;
     let loader = models
         .load(settings.models.clone(), settings.onnxruntime.clone())
         .map_err(system("start the thread that loads models"))?;
@@ -94,14 +103,6 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
     let models_ready = Share::Shared(models.watch_ready());
     let shared = Intake::start(&settings, &service, models_ready, &vitals);
     let stop = CancellationToken::new();
-    let hardware = Hardware::start(hardware::Wanted {
-        board: &board,
-        root,
-        data: &settings.data,
-        script: settings.simulate.as_deref(),
-        models: models.clone(),
-        vitals: vitals.clone(),
-    })?;
     let source = telemetry::Source::new(&board, &hardware, models, service.clone());
     let report = telemetry::report(settings.clone(), source, vitals, stop.clone());
     let telemetry = tokio::spawn(report);
@@ -136,7 +137,7 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
         warn!("telemetry did not end by itself");
     }
     hardware.end();
-    // ONNX Runtime does not survive the end of the process in the middle of loading.
+    // As above.
     let loaded = async {
         while !loader.is_finished() {
             tokio::time::sleep(Duration::from_millis(10)).await;
