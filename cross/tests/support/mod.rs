@@ -223,6 +223,15 @@ impl Client {
             .expect("room in the queue");
     }
 
+    /// Waits until the broker has taken `count` messages. It passes a message on before it says so.
+    pub fn wait_for_acks(&mut self, count: usize) {
+        for _ in 0..count {
+            self.wait_for("an acknowledgement", |event| {
+                matches!(event, Event::Incoming(Packet::PubAck(_))).then_some(())
+            });
+        }
+    }
+
     /// The next answer.
     pub fn receive(&mut self) -> Answer {
         let publish = self.wait_for("an answer", |event| match event {
