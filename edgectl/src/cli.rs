@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::commands::{flash::FlashArgs, sense::SenseArgs};
+use crate::commands::{flash::FlashArgs, sense::SenseArgs, sim_fastboot::SimFastbootArgs};
 
 /// Work with Aethir Edge boxes from a terminal or a script.
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ pub enum Command {
     Flash(Box<FlashArgs>),
     /// Play a sensor: send readings to a model, check the answers, measure.
     Sense(Box<SenseArgs>),
+    /// Play a board in fastboot mode, to try `flash` without one.
+    SimFastboot(SimFastbootArgs),
     /// Print the completion script for a shell.
     #[command(after_help = "\
 Examples:

@@ -3,3 +3,4 @@
 pub mod completions;
 pub mod flash;
 pub mod sense;
+pub mod sim_fastboot;

@@ -3,8 +3,15 @@
 use std::process::ExitCode;
 
 use crate::{
-    commands::flash::NotConfirmed,
-    flash::{guard::Refusal, medium::MediumError, source::SourceError, write::WriteError},
+    commands::flash::{Mismatch, NotConfirmed},
+    flash::{
+        bundle::BundleError,
+        fastboot::{client::ClientError, job::JobError, transport::TransportError},
+        guard::Refusal,
+        medium::MediumError,
+        source::SourceError,
+        write::WriteError,
+    },
     sensor::{dataset::DatasetError, link::LinkError, wire::WireError},
 };
 
@@ -31,16 +38,36 @@ impl Exit {
             || error.is::<SourceError>()
             || error.is::<MediumError>()
             || error.is::<Refusal>()
+            || error.is::<BundleError>()
+            || error.is::<Mismatch>()
             || error.is::<NotConfirmed>()
             || matches!(error.downcast_ref(), Some(WriteError::TooLarge { .. }));
         if is_unusable {
             Self::Usage
-        } else if error.is::<LinkError>() {
+        } else if error.is::<LinkError>() || is_unreachable(error) {
             Self::Unreachable
         } else {
             Self::Failed
         }
     }
+}
+
+/// Whether a board was not there at all.
+fn is_unreachable(error: &anyhow::Error) -> bool {
+    let transport = match error.downcast_ref() {
+        Some(JobError::Client(ClientError::Transport(error))) => Some(error),
+        _ => error.downcast_ref(),
+    };
+    matches!(
+        transport,
+        Some(
+            TransportError::Unreachable { .. }
+                | TransportError::NoBoard(_)
+                | TransportError::NoFastboot { .. }
+                | TransportError::Usb { .. }
+                | TransportError::Silent { .. }
+        )
+    )
 }
 
 impl From<Exit> for ExitCode {

@@ -6,11 +6,14 @@ use std::{
     str::FromStr,
 };
 
+use serde::Deserialize;
+
 /// More than a checksum file of one release has.
 const FILE_MAX_BYTES: u64 = 64 << 10;
 
 /// A SHA-256 sum.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Sha256Sum(pub [u8; 32]);
 
 impl fmt::Display for Sha256Sum {
@@ -51,6 +54,14 @@ impl FromStr for Sha256Sum {
                 .ok_or(NoSha256)?;
         }
         Ok(Self(sum))
+    }
+}
+
+impl TryFrom<String> for Sha256Sum {
+    type Error = NoSha256;
+
+    fn try_from(text: String) -> Result<Self, NoSha256> {
+        text.parse()
     }
 }
 

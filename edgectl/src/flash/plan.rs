@@ -2,12 +2,16 @@
 
 use std::fmt::Write as _;
 
+use edge_hal::{Board, board::FlashMethod};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use super::{
     blocks::{Blocks, Disk, Use},
+    bundle::Part,
+    fastboot::{job::Flashed, usb::ListedBoard},
     source::ImageFacts,
+    target::FastbootAddress,
     write::Written,
 };
 
@@ -198,6 +202,137 @@ impl WriteReport {
             self.sha256
         )
     }
+}
+
+/// What will be done to a board.
+#[derive(Debug, Clone, Serialize)]
+pub struct BoardPlan {
+    /// Where to.
+    pub target: String,
+    /// The board that the image is for, where it says.
+    pub board: Option<String>,
+    /// How the owner brings such a board into fastboot mode, where its file says.
+    pub enter: Option<String>,
+    /// What is flashed, in this order.
+    pub partitions: Vec<PartitionPlan>,
+    /// The slot that starts next.
+    pub active_slot: Option<String>,
+}
+
+/// What will be done to a partition.
+#[derive(Debug, Clone, Serialize)]
+pub struct PartitionPlan {
+    /// Its name.
+    pub name: String,
+    /// Bytes of its content.
+    pub image_bytes: u64,
+    /// Bytes of the file.
+    pub stored_bytes: u64,
+}
+
+impl BoardPlan {
+    /// Puts together what is known.
+    #[must_use]
+    pub fn new(
+        target: &FastbootAddress,
+        board: Option<&Board>,
+        active_slot: Option<&str>,
+        parts: &[Part],
+    ) -> Self {
+        let enter = board.and_then(|board| {
+            board.flash.iter().find_map(|method| match method {
+                FlashMethod::Fastboot { enter, .. } => Some(enter.clone()),
+                FlashMethod::Disk | FlashMethod::Edl { .. } => None,
+            })
+        });
+        Self {
+            target: target.to_string(),
+            board: board.map(|board| board.name.clone()),
+            enter,
+            partitions: parts.iter().map(PartitionPlan::from).collect(),
+            active_slot: active_slot.map(str::to_owned),
+        }
+    }
+
+    /// The plan for people.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let board = self
+            .board
+            .as_ref()
+            .map_or(String::new(), |board| format!(" (for {board})"));
+        let mut table = format!("target  {}{board}\n", self.target);
+        if let Some(enter) = &self.enter {
+            let _infallible = writeln!(table, "before  {enter}");
+        }
+        for part in &self.partitions {
+            let image = BinaryBytes(part.image_bytes);
+            let stored = BinaryBytes(part.stored_bytes);
+            let _infallible = writeln!(
+                table,
+                "flash   {:20} {image} from a file of {stored}",
+                part.name
+            );
+        }
+        if let Some(slot) = &self.active_slot {
+            let _infallible = writeln!(table, "then    slot {slot} starts next");
+        }
+        table
+    }
+}
+
+impl From<&Part> for PartitionPlan {
+    fn from(part: &Part) -> Self {
+        Self {
+            name: part.name.clone(),
+            image_bytes: part.layout.image_bytes,
+            stored_bytes: part.layout.file_bytes,
+        }
+    }
+}
+
+/// What a board acknowledged, as a table.
+#[must_use]
+pub fn flashed_table(flashed: &Flashed, seconds: f64) -> String {
+    let said = |word: &Option<String>| word.clone().unwrap_or_else(|| "-".to_owned());
+    let board = &flashed.board;
+    let mut table = format!(
+        "board     {}, serial number {}, takes {} at a time\n",
+        said(&board.product),
+        said(&board.serial),
+        BinaryBytes(board.max_download_bytes.into())
+    );
+    for part in &flashed.partitions {
+        let _infallible = writeln!(
+            table,
+            "flashed   {:20} {} sent in {} piece{}, acknowledged",
+            part.name,
+            BinaryBytes(part.sent_bytes),
+            part.pieces,
+            if part.pieces == 1 { "" } else { "s" }
+        );
+    }
+    let _infallible = writeln!(
+        table,
+        "took      {seconds:.1} s, {} sent again",
+        flashed.repeats
+    );
+    table
+}
+
+/// Boards in fastboot mode, as a table.
+#[must_use]
+pub fn boards_table(boards: &[ListedBoard]) -> String {
+    if boards.is_empty() {
+        return "no boards in fastboot mode on USB\n".to_owned();
+    }
+    let mut table = format!("{:36}{:12}product\n", "board", "USB id");
+    for board in boards {
+        let id = format!("{:04x}:{:04x}", board.usb_vendor, board.usb_product);
+        let product = board.product.as_deref().unwrap_or("-");
+        let _infallible = writeln!(table, "{:36}{id:12}{product}", board.target);
+    }
+    table
 }
 
 /// A disk that could be written to.
