@@ -1,4 +1,6 @@
 //! The commands. Each takes its arguments, wires the parts together and prints what came out.
 
 pub mod completions;
+pub mod flash;
 pub mod sense;
+pub mod sim_fastboot;

@@ -3,9 +3,11 @@
 //! - [`cli`]: the words that it understands
 //! - [`commands`]: a file for each command
 //! - [`exit`]: exit codes
+//! - [`flash`]: images onto files, disks and boards
 //! - [`sensor`]: what `edgectl sense` plays
 
 pub mod cli;
 pub mod commands;
 pub mod exit;
+pub mod flash;
 pub mod sensor;
