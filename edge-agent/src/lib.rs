@@ -2,7 +2,6 @@
 //!
 //! - [`settings`]: flags and file to one checked set of settings; [`service_url`]: one kind of them;
 //! - [`run`]: the wiring, from start to drained end;
-//! - [`board_choice`]: which board this machine is;
 //! - [`hardware`]: the thread that owns the board's hardware, and the governor;
 //! - [`inference`]: model repository, ONNX Runtime, the threads that compute;
 //! - [`requests`]: the contract of a request, from its arrival to its acknowledgement;
@@ -14,7 +13,7 @@
 //! - [`telemetry`]: what the region gets to know of the box;
 //! - [`doctor`]: whether the box is well, for the owner.
 
-mod board_choice;
+mod chain;
 pub mod doctor;
 pub mod exit;
 pub mod hardware;
