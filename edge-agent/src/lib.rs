@@ -11,11 +11,13 @@
 //! - [`link`]: an MQTT connection that is kept up;
 //! - [`presence`]: who holds the data folder; [`identity`]: the box's key in it;
 //! - [`telemetry`]: what the region gets to know of the box;
+//! - [`first_start`]: what a box without a screen does before all that, at each boot;
 //! - [`doctor`]: whether the box is well, for the owner.
 
 mod chain;
 pub mod doctor;
 pub mod exit;
+pub mod first_start;
 pub mod hardware;
 pub mod health;
 mod identity;
