@@ -1,5 +1,9 @@
 //! A box without a screen at its first start, and at later ones: folders that stand for the box and its partition.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::{
     fs, io,
