@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::commands::{flash::FlashArgs, sense::SenseArgs, sim_fastboot::SimFastbootArgs};
+use crate::commands::{
+    flash::FlashArgs, provision::ProvisionArgs, sense::SenseArgs, sim_fastboot::SimFastbootArgs,
+};
 
 /// Work with Aethir Edge boxes from a terminal or a script.
 #[derive(Debug, Parser)]
@@ -27,6 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Write an image to a file, a disk or a board.
     Flash(Box<FlashArgs>),
+    /// Tell a box where it belongs, before its first start: writes into an image or onto a disk.
+    Provision(Box<ProvisionArgs>),
     /// Play a sensor: send readings to a model, check the answers, measure.
     Sense(Box<SenseArgs>),
     /// Play a board in fastboot mode, to try `flash` without one.

@@ -2,5 +2,6 @@
 
 pub mod completions;
 pub mod flash;
+pub mod provision;
 pub mod sense;
 pub mod sim_fastboot;

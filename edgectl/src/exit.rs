@@ -12,6 +12,7 @@ use crate::{
         source::SourceError,
         write::WriteError,
     },
+    provisioning::files::FilesError,
     sensor::{dataset::DatasetError, link::LinkError, wire::WireError},
 };
 
@@ -36,6 +37,7 @@ impl Exit {
         let is_unusable = error.is::<DatasetError>()
             || error.is::<WireError>()
             || error.is::<SourceError>()
+            || error.is::<FilesError>()
             || error.is::<MediumError>()
             || error.is::<Refusal>()
             || error.is::<BundleError>()

@@ -4,10 +4,12 @@
 //! - [`commands`]: a file for each command
 //! - [`exit`]: exit codes
 //! - [`flash`]: images onto files, disks and boards
+//! - [`provisioning`]: a disk's provisioning partition, and what is written there
 //! - [`sensor`]: what `edgectl sense` plays
 
 pub mod cli;
 pub mod commands;
 pub mod exit;
 pub mod flash;
+pub mod provisioning;
 pub mod sensor;
