@@ -176,7 +176,14 @@ impl Runner<'_> {
                 "-D",
                 "warnings",
             ]),
-            Suite::Fuzz => self.plain(&["check", "--manifest-path", "protocol/fuzz/Cargo.toml"]),
+            Suite::Fuzz => {
+                let protocol =
+                    self.plain(&["check", "--manifest-path", "protocol/fuzz/Cargo.toml"])?;
+                if !protocol.0 {
+                    return Ok(protocol);
+                }
+                self.plain(&["check", "--manifest-path", "hal/fuzz/Cargo.toml"])
+            }
             Suite::Thumb => {
                 if let CoreLibrary::Source(_) = self.core_library {
                     println!("core for {TARGET} is built from source");

@@ -325,6 +325,32 @@ fn settings_that_cannot_be_read_are_a_line_and_usage_is_not() {
 }
 
 #[test]
+fn resets_of_the_box_show_over_boots() {
+    let folder = folder();
+    let mut doctor = Command::new(programs().join("edge-agent"));
+    doctor.args([
+        "doctor",
+        "--json",
+        "--only=watchdog",
+        "--board=host-sim",
+        "--data",
+    ]);
+    doctor.arg(folder.path());
+    let mut shows = |history: &str, verdict: &str, value: &str| {
+        fs::write(folder.path().join("health-history"), history).expect("a file");
+        Report::new(&doctor.output().expect("doctor runs")).assert("watchdog", verdict, value);
+    };
+    shows("nonsense", "good", "no reset of late");
+    // Kept in another boot, in which a reset was wanted: that was the third.
+    let history =
+        r#"{"boot":"another","history":{"agent_ends":3,"resets":2,"is_reset_wanted":true}}"#;
+    shows(history, "bad", "3 resets of the box have not helped");
+    let history =
+        r#"{"boot":"another","history":{"agent_ends":3,"resets":1,"is_reset_wanted":false}}"#;
+    shows(history, "warning", "the box was reset 1 times");
+}
+
+#[test]
 fn a_broker_that_is_gone_and_one_that_hangs() {
     let folder = folder();
     let [nobody] = processes::free_ports().expect("a port");

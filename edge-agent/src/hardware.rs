@@ -16,7 +16,7 @@ use edge_hal::{
     board::LedMeaning,
     controls::Controls,
     fan::Fan,
-    governor::{Decision, Governor, Observation, Reason},
+    governor::{Decision, Duty, Governor, Observation, Reason},
     led::{LedState, Lights},
     reset::last_reset,
     sim::{Script, ScriptError, SimBoardError},
@@ -162,6 +162,7 @@ impl Hardware {
             lights: controls.lights,
             sensors,
             readings: Readings::default(),
+            worked: models.permits().worked(),
             permits: models.permits(),
             models,
             vitals,
@@ -214,6 +215,8 @@ struct Driver {
     models: Arc<Models>,
     vitals: Vitals,
     permits: Arc<Permits>,
+    /// What the models had computed at the previous look.
+    worked: Duration,
     looks: Arc<Looks>,
     /// What was last said of the governor's reason, the fan, and its obedience, so that a log line comes once.
     said: Reason,
@@ -235,7 +238,7 @@ impl Driver {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.permits.limit(Permits::UNLIMITED);
+        self.permits.limit(Duty::UNLIMITED);
         for meaning in [LedMeaning::Serving, LedMeaning::Network, LedMeaning::Fault] {
             // A light that fails was reported when it was opened.
             let _dark = self.lights.show(meaning, LedState::Off);
@@ -254,19 +257,24 @@ impl Driver {
                 .clone()
                 .find_map(|(name, value)| (**name == **zone).then_some(*value));
         }
+        let worked = self.permits.worked();
+        let computed = worked.saturating_sub(std::mem::replace(&mut self.worked, worked));
+        let gpu_percent = self.readings.gpu.and_then(|gpu| gpu.load_percent);
         let decision = self.governor.decide(
             elapsed,
             &Observation {
                 millicelsius: &self.temperatures,
                 fan_rpm: self.readings.fan_rpm,
                 inference_max_concurrency: self.permits.most(),
+                inference_busy: computed.as_secs_f64() / elapsed.as_secs_f64().max(1e-3),
                 gpu_wanted: false,
+                gpu_busy: gpu_percent.map_or(0.0, |percent| f64::from(percent) / 100.0),
             },
         );
         self.permits.limit(if decision.reason == Reason::Unlimited {
-            Permits::UNLIMITED
+            Duty::UNLIMITED
         } else {
-            decision.inference_concurrency
+            decision.inference_concurrency_milli
         });
         if let Some(fan) = &mut self.fan {
             let obeyed = fan.set_percent(decision.fan_percent);
@@ -310,7 +318,7 @@ impl Driver {
         }
         self.said = decision.reason;
         let zone = |zone: usize| self.zones.get(zone).map_or("?", String::as_str);
-        let inference_concurrency = decision.inference_concurrency;
+        let inference_concurrency = f64::from(decision.inference_concurrency_milli) / 1_000.0;
         match decision.reason {
             Reason::Unlimited => info!("the temperature limits nothing"),
             Reason::HoldsTarget { zone: at } => {

@@ -8,6 +8,7 @@
 )]
 
 mod slots_abl_model;
+mod slots_power;
 
 use std::{
     fs::{self, File},

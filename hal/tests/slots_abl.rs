@@ -19,7 +19,7 @@ use edge_hal::slots::{
 };
 use proptest::prelude::*;
 use slots_abl_model::{ACTIVE, Abl, PRIORITY, Part, RETRY, SUCCESSFUL, UNBOOTABLE, copies, image};
-use slots_power::{CutDisk, CutFile, Kind, Loss, Medium, Power, Seen};
+use slots_power::{CutDisk, CutFile, Kind, Loss, Medium, Power, Seen, cut_at_every_step};
 
 const TRIES: u8 = 3;
 /// First of all, and never written: what XBL and ABL start from.
@@ -254,58 +254,39 @@ fn cut_everywhere(sector: u32) {
     for scenario in &SCENARIOS {
         let start = medium(sector, scenario.boot, scenario.first);
         assert_eq!(model_starts(&start), Some(scenario.first));
-        let power = Power::new(start.clone(), None, Loss::All);
-        (scenario.operation)(&mut slots(&power, Some(scenario.running))).unwrap();
-        let (done, total) = (power.orderly(), power.used());
-        assert_eq!(
-            model_starts(&done),
-            Some(scenario.after),
-            "{}",
-            scenario.name
-        );
-        assert!(total >= 5, "{}: {total} operations", scenario.name);
-        let mut seen = Seen::default();
-        let mut seen_after_repair = Seen::default();
-        for operations in 0..total {
-            for loss in LOSSES {
-                let context = format!(
-                    "{}, cut after {operations} of {total}, {loss:?}",
-                    scenario.name
-                );
-                let power = Power::new(start.clone(), Some(operations), loss);
-                let failed = (scenario.operation)(&mut slots(&power, Some(scenario.running)));
-                assert!(failed.is_err(), "{context}");
-                let left = power.cut();
-                if !seen.is_new(&left) {
-                    continue;
+        let (mut seen, mut seen_after_repair) = (Seen::default(), Seen::default());
+        let (done, total) = cut_at_every_step(
+            &start,
+            scenario.name,
+            |_| LOSSES.to_vec(),
+            |power| (scenario.operation)(&mut slots(power, Some(scenario.running))),
+            |left, context| {
+                if !seen.is_new(left) {
+                    return;
                 }
-                assert_eq!(foreign(&left), foreign(&start), "{context}");
-                check(&left, scenario, &context);
-                cut_repair(&left, scenario, &context, &mut seen_after_repair);
-                start_then_repair(&left, &context);
-            }
-        }
+                assert_eq!(foreign(left), foreign(&start), "{context}");
+                check(left, scenario, context);
+                cut_repair(left, scenario, context, &mut seen_after_repair);
+                start_then_repair(left, context);
+            },
+        );
+        let name = scenario.name;
+        assert_eq!(model_starts(&done), Some(scenario.after), "{name}");
+        assert!(total >= 5, "{name}: {total} operations");
     }
 }
 
 /// The power ends again at every step of the repair.
 fn cut_repair(left: &Medium, scenario: &Scenario, context: &str, seen: &mut Seen) {
     let starts = model_starts(left);
-    let power = Power::new(left.clone(), None, Loss::All);
-    slots(&power, None).repair().unwrap();
-    for operations in 0..power.used() {
-        for loss in [Loss::All, Loss::Tail, Loss::Some(operations + 7)] {
-            let context = format!("{context}; repair cut after {operations}, {loss:?}");
-            let power = Power::new(left.clone(), Some(operations), loss);
-            assert!(slots(&power, None).repair().is_err(), "{context}");
-            let left = power.cut();
-            assert_eq!(model_starts(&left), starts, "{context}");
-            if !seen.is_new(&left) {
-                continue;
-            }
-            check(&left, scenario, &context);
+    let losses = |operations| vec![Loss::All, Loss::Tail, Loss::Some(operations + 7)];
+    let repair = |power: &Power| slots(power, None).repair();
+    cut_at_every_step(left, context, losses, repair, |left, context| {
+        assert_eq!(model_starts(left), starts, "{context}");
+        if seen.is_new(left) {
+            check(left, scenario, context);
         }
-    }
+    });
 }
 
 /// ABL starts the box, and writes to the tables itself, before anybody repairs them.
@@ -552,6 +533,29 @@ fn overlapping_and_doubled_partitions_are_refused() {
     ] {
         assert!(matches!(read(&parts), Err(GptError::BothDamaged { .. })));
     }
+}
+
+/// Restoring the primary copy from such a backup would write over the first partition.
+#[test]
+fn a_backup_that_leaves_no_room_for_the_primary_is_refused() {
+    let mut disk = medium(512, [FIRST | GOOD, SECOND], Slot::A).disks.remove(1);
+    disk[512..1024].fill(0);
+    let read = |disk: &[u8]| {
+        let medium = Medium {
+            sector: 512,
+            disks: vec![disk.to_vec()],
+            files: vec![],
+        };
+        Gpt::read(&mut Power::new(medium, None, Loss::All).disk(0))
+    };
+    assert!(read(&disk).is_ok());
+    let header = disk.len() - 512;
+    disk[header + 40..header + 48].copy_from_slice(&33_u64.to_le_bytes());
+    disk[header + 16..header + 20].fill(0);
+    let sum = crc32fast::hash(&disk[header..header + 92]);
+    disk[header + 16..header + 20].copy_from_slice(&sum.to_le_bytes());
+    let error = read(&disk).unwrap_err();
+    assert!(matches!(error, GptError::BothDamaged { .. }), "{error}");
 }
 
 proptest! {

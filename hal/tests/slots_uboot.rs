@@ -20,39 +20,13 @@ use edge_hal::slots::{
         binary::EnvCopy,
     },
 };
-use slots_power::{CutDisk, CutFile, Kind, Loss, Medium, Power, Seen};
+use slots_power::{CutDisk, CutFile, Kind, Loss, Medium, Power, Seen, crc, cut_at_every_step};
 use tempfile::TempDir;
 
 const TRIES: u8 = 3;
 const COPY_BYTES: u32 = 8192;
 
 type Variables = HashMap<String, String>;
-
-const CRC: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 {
-                (crc >> 1) ^ 0xEDB8_8320
-            } else {
-                crc >> 1
-            };
-            bit += 1;
-        }
-        table[byte] = crc;
-        byte += 1;
-    }
-    table
-};
-
-fn crc(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (crc >> 8) ^ CRC[(crc as u8 ^ byte) as usize]
-    })
-}
 
 fn defaults() -> Variables {
     [
@@ -222,7 +196,7 @@ const LIFE: [(&str, Slot, Operation, Slot); 6] = [
     ("arm B again", Slot::A, |slots| slots.arm(Slot::B), Slot::B),
 ];
 
-fn losses() -> Vec<Loss> {
+fn losses(_: u64) -> Vec<Loss> {
     let mut losses = vec![Loss::All, Loss::Tail];
     losses.extend((0..24).map(Loss::Some));
     losses
@@ -237,41 +211,28 @@ fn live(
     let mut before = Slot::A;
     for (name, running, operation, after) in LIFE {
         assert_eq!(starts(&medium), Some(before), "{name}");
-        let power = Power::new(medium.clone(), None, Loss::All);
-        operation(&mut *open(&power, Some(running))).unwrap();
-        let total = power.used();
-        assert!(total > 0, "{name}");
         let mut seen = Seen::default();
-        for operations in 0..total {
-            for loss in losses() {
-                let context = format!("{name}, cut after {operations} of {total}, {loss:?}");
-                let cut = Power::new(medium.clone(), Some(operations), loss);
-                operation(&mut *open(&cut, Some(running))).unwrap_err();
-                let left = cut.cut();
-                if !seen.is_new(&left) {
-                    continue;
-                }
-                let mut seen_after_repair = Seen::default();
-                let next = starts(&left);
-                assert!(
-                    next == Some(before) || next == Some(after),
-                    "{context}: {next:?}"
-                );
-                check(&left, next, &open, &starts, &context);
-                for loss in losses() {
-                    for operations in 0..3 {
-                        let context = format!("{context}; repair cut after {operations}, {loss:?}");
-                        let cut = Power::new(left.clone(), Some(operations), loss);
-                        let repaired = open(&cut, Some(running)).repair();
-                        let left = cut.cut();
-                        if repaired.is_err() && seen_after_repair.is_new(&left) {
-                            check(&left, next, &open, &starts, &context);
-                        }
-                    }
-                }
+        let live = |power: &Power| operation(&mut *open(power, Some(running)));
+        let (done, total) = cut_at_every_step(&medium, name, losses, live, |left, context| {
+            if !seen.is_new(left) {
+                return;
             }
-        }
-        medium = power.orderly();
+            let next = starts(left);
+            assert!(
+                next == Some(before) || next == Some(after),
+                "{context}: {next:?}"
+            );
+            check(left, next, &open, &starts, context);
+            let mut seen_after_repair = Seen::default();
+            let repair = |power: &Power| open(power, Some(running)).repair();
+            cut_at_every_step(left, context, losses, repair, |left, context| {
+                if seen_after_repair.is_new(left) {
+                    check(left, next, &open, &starts, context);
+                }
+            });
+        });
+        assert!(total > 0, "{name}");
+        medium = done;
         before = after;
     }
 }

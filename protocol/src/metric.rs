@@ -59,7 +59,8 @@ pub const TX_BYTES: &str = "tx_bytes";
 pub const CLOCK_IS_SYNCHRONISED: &str = "clock/is_synchronised";
 /// Why the box last started: `power-on`, `watchdog`, ...
 pub const RESET_REASON: &str = "system/reset_reason";
-/// Models that may compute at once, as the governor decided for the board's heat.
+/// Models that may compute at once on average, as the governor decided for the board's heat: 2.4 are two all the time
+/// and a third for 0.4 of it.
 pub const INFERENCE_CONCURRENCY: &str = "thermal/inference_concurrency";
 
 /// Prefix of metrics of one model: `inference/{model}/`.

@@ -6,6 +6,7 @@ mod plot;
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use edge_hal::Board;
 use edge_hal::governor::Governor;
@@ -19,6 +20,8 @@ use peers::{BangBang, StepWise};
 const SECONDS: u32 = 8 * 3_600;
 /// Requests at a time: one for each core of the box.
 const CONCURRENCY: u16 = 8;
+/// How long a request computes.
+const REQUEST: Duration = Duration::from_millis(250);
 /// Which noise the sensors have.
 const SEED: u64 = 865;
 /// What counts as over the target, in kelvins: as near as the governor promises to hold it.
@@ -68,6 +71,7 @@ pub fn run() -> Result<Report, BenchError> {
         demand: Demand::in_bursts,
         flaws: Flaws::usual(SEED),
         concurrency: CONCURRENCY,
+        request: REQUEST,
         seconds: SECONDS,
     };
     let oracle = trial.oracle()?;
@@ -101,7 +105,7 @@ impl Row {
         });
         let idle = samples
             .iter()
-            .filter(|sample| sample.decision.inference_concurrency == 0)
+            .filter(|sample| sample.decision.inference_concurrency_milli == 0)
             .count();
         let targets = peers::targets(board);
         let above: Vec<f64> = samples
@@ -139,7 +143,8 @@ fn changes(samples: &[Sample]) -> Vec<u32> {
         .iter()
         .zip(samples.iter().skip(1))
         .filter(|(before, after)| {
-            before.decision.inference_concurrency != after.decision.inference_concurrency
+            before.decision.inference_concurrency_milli
+                != after.decision.inference_concurrency_milli
         })
         .map(|(_, after)| after.second)
         .collect()

@@ -21,6 +21,8 @@ pub enum Check {
     Identity,
     /// Whether the agent runs
     Agent,
+    /// What was done about stuck parts, resets of the box included
+    Watchdog,
     /// Room on the storage
     Storage,
     /// Whether the data folder takes and keeps what is written
@@ -76,6 +78,7 @@ impl Check {
             Self::Clock => "clock",
             Self::Identity => "identity",
             Self::Agent => "agent",
+            Self::Watchdog => "watchdog",
             Self::Storage => "storage",
             Self::Data => "data",
             Self::Temperature => "temperature",
@@ -97,7 +100,8 @@ impl Check {
             | Self::Parts
             | Self::Clock
             | Self::Identity
-            | Self::Agent => Group::Box,
+            | Self::Agent
+            | Self::Watchdog => Group::Box,
             Self::Storage | Self::Data | Self::Temperature | Self::Memory => Group::Hardware,
             Self::Onnxruntime | Self::Provider | Self::Model | Self::Vulkan => Group::Work,
             Self::Broker | Self::Indexer | Self::UpdateServer => Group::Region,

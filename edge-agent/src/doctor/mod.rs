@@ -18,7 +18,7 @@ mod verdict;
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{self, RecvTimeoutError, Sender},
@@ -40,7 +40,10 @@ use self::{
         region, upstream, work,
     },
 };
-use crate::settings::{Options, SettingsError};
+use crate::{
+    health,
+    settings::{Options, SettingsError},
+};
 
 /// What a check may take on top of the time for what it waits for, which it bounds itself.
 const GRACE: Duration = Duration::from_secs(1);
@@ -251,6 +254,15 @@ const JOBS: &[Job] = &[
     Job {
         checks: &[Check::Agent],
         run: |context, reporter| reporter.found(judge::agent(&machine::agent(&context.data))),
+    },
+    Job {
+        checks: &[Check::Watchdog],
+        run: |context, reporter| {
+            let board = context.board.as_ref();
+            let has_one = board.is_ok_and(|board| board.watchdog.is_some());
+            let past = health::past(&context.data, Path::new("/"), None);
+            reporter.found(judge::watchdog(has_one, past.history));
+        },
     },
     Job {
         checks: &[Check::Storage],

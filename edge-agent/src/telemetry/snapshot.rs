@@ -154,8 +154,8 @@ fn take_board(look: &Look, put: &mut impl FnMut(&str, Value)) {
         put(metric::CLOCK_IS_SYNCHRONISED, is_synchronised);
     }
     if let Some(decision) = look.decision {
-        let concurrency = Value::UInt(decision.inference_concurrency.into());
-        put(metric::INFERENCE_CONCURRENCY, concurrency);
+        let concurrency = f64::from(decision.inference_concurrency_milli) / 1_000.0;
+        put(metric::INFERENCE_CONCURRENCY, Value::Double(concurrency));
         if look.has_fan {
             put(
                 metric::FAN_PERCENT,

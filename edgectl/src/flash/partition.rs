@@ -89,7 +89,7 @@ pub fn partition_bytes(path: &Path, name: &str) -> Result<Range<u64>, PartitionE
         let gpt = Gpt::read(&mut image).map_err(table)?;
         let index = gpt.find(name).map_err(table)?;
         let index = index.ok_or_else(|| table(GptError::NoPartition(name.to_owned())))?;
-        return Ok(gpt.bytes(index));
+        return Ok(gpt.span(index).unwrap_or_default());
     }
     Err(PartitionError::NoTable {
         path: path.to_owned(),

@@ -1,49 +1,47 @@
-//! Which share of the work keeps one zone at its target: a controller with a proportional part on the temperature
-//! that is coming and an integral part that learns what the board can shed today.
-//!
-//! Gains follow Skogestad's rule for a process whose first response is a slope of 0.8 K/s at full work (7 W into
-//! 9 J/K) and whose delays add up to 12 s (sensor 5 s, tracker 4 s, half a dwell); they are stable up to 2 K/s.
+//! Which share of the work keeps one zone at its target: the one under which the distance to the target dies away, by
+//! what the estimator believes of the zone.
 
-use super::tracker::State;
+use super::estimator::State;
 
-/// How far ahead it looks, in seconds: less than the time constant of any zone, so that a zone which settles below
-/// its target is never throttled.
-const LEAD_S: f64 = 8.0;
-/// Share of the work per kelvin.
-const PER_KELVIN: f64 = 0.04;
-/// Time in which the integral part does what the proportional one does at once, in seconds.
-const INTEGRAL_S: f64 = 50.0;
-/// Fastest growth of what is believed possible, a second: a cool minute without work is no proof.
-const MAX_GROWTH_PER_S: f64 = 0.01;
-/// How far below the target it aims, in kelvins: half of what noise and dithering make of it.
-const BIAS_KELVIN: f64 = 0.7;
+/// Time constant with which the distance to the target dies away, in seconds: three times the delays of a sensor
+/// (5 s) and a step of the work, which an error of heating by half makes no less stable.
+const APPROACH_S: f64 = 15.0;
+/// How far below the target it aims, in kelvins.
+const BIAS_KELVIN: f64 = 0.2;
+/// Change of what is left of the other work, a second and kelvin. That warms the zone through the case, in minutes.
+const OTHER_PER_KELVIN_S: f64 = 0.001_6;
 
 /// The limiter of one zone.
 #[derive(Debug, Clone)]
 pub(super) struct Limiter {
-    aim_celsius: f64,
-    /// Share that would hold the zone now, -1 to 1; below 0, what heats it is at nothing and the rest is cut.
-    learnt: f64,
+    /// Share that is allowed of what does not heat the zone by itself.
+    other: f64,
+}
+
+/// What a zone allows, as shares of all work: of what heats it, and of the rest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shares {
+    pub(super) own: f64,
+    pub(super) other: f64,
+}
+
+impl Default for Limiter {
+    fn default() -> Self {
+        Self { other: 1.0 }
+    }
 }
 
 impl Limiter {
-    pub(super) fn new(target_celsius: f64) -> Self {
-        Self {
-            aim_celsius: target_celsius - BIAS_KELVIN,
-            learnt: 1.0,
+    /// The shares that are allowed. The rest is cut only where what heats the zone is at nothing.
+    pub(super) fn step(&mut self, seconds: f64, state: State) -> Shares {
+        let room = -BIAS_KELVIN - state.kelvin;
+        let own = state.work_for(room / APPROACH_S);
+        if own < 0.0 || room > 0.0 {
+            self.other = (self.other + room * OTHER_PER_KELVIN_S * seconds).clamp(0.0, 1.0);
         }
-    }
-
-    /// Forgets what it learnt and begins with `share`.
-    pub(super) fn restart(&mut self, share: f64) {
-        self.learnt = share;
-    }
-
-    /// The share that is allowed, -1 to 1.
-    pub(super) fn step(&mut self, seconds: f64, state: State) -> f64 {
-        let growth = (self.aim_celsius - state.celsius) * PER_KELVIN / INTEGRAL_S;
-        self.learnt = (self.learnt + growth.min(MAX_GROWTH_PER_S) * seconds).clamp(-1.0, 1.0);
-        let room = self.aim_celsius - state.celsius_in(LEAD_S);
-        (self.learnt + PER_KELVIN * room).clamp(-1.0, 1.0)
+        Shares {
+            own: own.clamp(0.0, 1.0),
+            other: self.other,
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! The thermal governor: how much work the temperatures allow. Pure: what it is told in, what is to be done out; it
 //! knows neither sensors nor clocks, and one call a second (up to one in five) is what it is made for.
 //!
-//! - [`tracker`]: temperature and trend from readings that are noisy, coarse and late
+//! - [`estimator`]: temperature, trend and what heats a zone, from readings and the work that was done
 //! - [`limiter`]: which share of the work keeps one zone at its target
-//! - [`dither`]: that share as a whole number of requests at a time, with few switches
+//! - [`steps`]: that share with few changes
+//! - [`Duty`]: a share of requests that run at the same time as whole requests
 //! - [`fan`]: the fan's speed, and whether it turns at all
 //!
 //! Rules:
@@ -11,19 +12,26 @@
 //!   when that is at nothing and the zone is still too hot, the other is cut too. Zones heated by the whole board cut
 //!   both in the same proportion. Of several zones the strictest rules.
 //! - **Near the critical trip point** both are cut to nothing at once, for at least [`EMERGENCY_S`].
-//! - **Without a sensor** of a governed zone for [`BLIND_AFTER_S`], both get at most [`BLIND_SHARE`], one request at
-//!   least, and the fan runs at full speed; the other zones go on ruling.
-//! - **Switches are bounded**: concurrency and GPU duty change at most 6 times a minute each; near the critical trip
-//!   point, where cutting does not wait, at most 8.
+//! - **Without a sensor** of a governed zone for [`BLIND_AFTER_S`], both get at most [`BLIND_SHARE`] and the fan runs
+//!   at full speed; the other zones go on ruling.
+//! - **Changes are bounded**: concurrency and GPU duty change at most 6 times a minute each, those near the critical
+//!   trip point included, where cutting does not wait.
 
-mod dither;
+mod duty;
+mod estimator;
 mod fan;
 mod limiter;
-mod tracker;
+mod steps;
 
 use std::time::Duration;
 
-use self::{dither::Dither, fan::FanRule, limiter::Limiter, tracker::Tracker};
+pub use self::duty::Duty;
+use self::{
+    estimator::Estimator,
+    fan::FanRule,
+    limiter::{Limiter, Shares},
+    steps::Steps,
+};
 use crate::board::{Board, HeatedBy};
 
 /// How long work stays cut to nothing after a zone came near its critical trip point, in seconds.
@@ -43,11 +51,9 @@ const DEFAULT_CRITICAL_KELVIN: f64 = 25.0;
 const MAX_STEP_S: f64 = 10.0;
 /// Readings outside of this are faults: no part of a running box is colder or hotter.
 const PLAUSIBLE_MILLICELSIUS: std::ops::RangeInclusive<i32> = -45_000..=150_000;
-/// Steps of the GPU's duty, of 5 % each.
-const DUTY_STEPS: u16 = 20;
 
 /// What the governor is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Observation<'a> {
     /// Temperatures of [`Governor::zones`] in that order, in thousandths of a degree Celsius; what is absent or
     /// implausible counts as not known.
@@ -56,15 +62,20 @@ pub struct Observation<'a> {
     pub fan_rpm: Option<u32>,
     /// Most requests that inference would run at the same time.
     pub inference_max_concurrency: u16,
+    /// How many requests ran at the same time since the previous call, on average.
+    pub inference_busy: f64,
     /// Whether there is anything to render.
     pub gpu_wanted: bool,
+    /// Share of the time since the previous call that rendering kept the GPU busy, 0 to 1.
+    pub gpu_busy: f64,
 }
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
-    /// Most requests that inference may run at the same time.
-    pub inference_concurrency: u16,
+    /// Most requests that inference may run at the same time on average, in thousandths of a request: 2,400 are two
+    /// all the time and a third for 0.4 of it.
+    pub inference_concurrency_milli: u32,
     /// Share of time that rendering may keep the GPU busy; 0 where nothing is to be rendered.
     pub gpu_duty_percent: u8,
     /// Speed of the fan.
@@ -102,8 +113,8 @@ pub enum Reason {
 pub struct Governor {
     zones: Vec<Zone>,
     fan: FanRule,
-    inference: Dither,
-    gpu: Dither,
+    inference: Steps,
+    gpu: Steps,
 }
 
 #[derive(Debug, Clone)]
@@ -111,8 +122,9 @@ struct Zone {
     name: String,
     heated_by: HeatedBy,
     target_celsius: f64,
-    cut_celsius: f64,
-    tracker: Tracker,
+    /// Kelvins above the target at which all work is cut.
+    cut_kelvin: f64,
+    estimator: Estimator,
     limiter: Limiter,
     /// What is left of an emergency, in seconds; over only below the target.
     emergency_s: f64,
@@ -143,9 +155,9 @@ impl Governor {
                 name: zone.name.clone(),
                 heated_by: zone.heated_by,
                 target_celsius,
-                cut_celsius: critical - margin,
-                tracker: Tracker::default(),
-                limiter: Limiter::new(target_celsius),
+                cut_kelvin: critical - target_celsius - margin,
+                estimator: Estimator::default(),
+                limiter: Limiter::default(),
                 emergency_s: 0.0,
                 is_emergency: false,
             })
@@ -153,8 +165,8 @@ impl Governor {
         Self {
             zones: zones.collect(),
             fan: FanRule::new(board.fan.as_ref()),
-            inference: Dither::default(),
-            gpu: Dither::default(),
+            inference: Steps::default(),
+            gpu: Steps::default(),
         }
     }
 
@@ -172,29 +184,32 @@ impl Governor {
             gpu: 1.0,
             reason: None,
         };
+        let most = observation.inference_max_concurrency;
+        let done = Work {
+            cpu: share(observation.inference_busy / f64::from(most.max(1))),
+            gpu: share(observation.gpu_busy),
+            gpu_wanted: observation.gpu_wanted,
+        };
         let mut hottest = f64::MIN;
         for (number, zone) in self.zones.iter_mut().enumerate() {
             let millicelsius = observation.millicelsius.get(number).copied().flatten();
             let reading = millicelsius
                 .filter(|value| PLAUSIBLE_MILLICELSIUS.contains(value))
-                .map(|value| f64::from(value) / 1_000.0);
-            zone.tracker.step(seconds, reading);
-            allowed = allowed.and(zone.allow(number, seconds, reading));
-            if let Some(state) = zone.tracker.state() {
-                hottest = hottest.max(state.celsius_in(fan::LEAD_S));
+                .map(|value| f64::from(value) / 1_000.0 - zone.target_celsius);
+            zone.estimator
+                .step(seconds, done.of(zone.heated_by), reading);
+            allowed = allowed.and(zone.allow(number, seconds, reading, done));
+            if let Some(state) = zone.estimator.state() {
+                hottest = hottest.max(zone.target_celsius + state.kelvin_in(fan::LEAD_S));
             }
         }
         let is_cut = matches!(allowed.reason, Some(Reason::NearCritical { .. }));
-        let is_blind = matches!(allowed.reason, Some(Reason::Blind { .. }));
-        let most = observation.inference_max_concurrency;
-        let least = u16::from(is_blind && most > 0);
         let is_limited = allowed.reason.is_some();
+        let inference = self.inference.step(seconds, allowed.cpu, is_cut);
+        let gpu = self.gpu.step(seconds, allowed.gpu, is_cut);
         Decision {
-            inference_concurrency: self
-                .inference
-                .step(seconds, allowed.cpu, most, is_cut)
-                .max(least),
-            gpu_duty_percent: duty_percent(self.gpu.step(seconds, allowed.gpu, DUTY_STEPS, is_cut))
+            inference_concurrency_milli: whole(inference * f64::from(most) * 1_000.0),
+            gpu_duty_percent: u8::try_from(whole(gpu * 100.0)).unwrap_or(100)
                 * u8::from(observation.gpu_wanted),
             fan_percent: self
                 .fan
@@ -205,10 +220,28 @@ impl Governor {
     }
 }
 
+/// Work that was done, as shares of all.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    cpu: f64,
+    gpu: f64,
+    gpu_wanted: bool,
+}
+
+impl Work {
+    /// What of it heats such a zone.
+    fn of(self, heated_by: HeatedBy) -> f64 {
+        match heated_by {
+            HeatedBy::Cpu => self.cpu,
+            HeatedBy::Gpu => self.gpu,
+            HeatedBy::Board => f64::midpoint(self.cpu, self.gpu),
+        }
+    }
+}
+
 impl Zone {
-    fn allow(&mut self, number: usize, seconds: f64, reading: Option<f64>) -> Allowed {
-        let Some(state) = self.tracker.state() else {
-            self.limiter.restart(BLIND_SHARE);
+    fn allow(&mut self, number: usize, seconds: f64, reading: Option<f64>, done: Work) -> Allowed {
+        let Some(state) = self.estimator.state() else {
             return Allowed {
                 cpu: BLIND_SHARE,
                 gpu: BLIND_SHARE,
@@ -216,35 +249,33 @@ impl Zone {
             };
         };
         self.emergency_s -= seconds;
-        // The reading itself counts too: here nothing waits for the tracker.
-        let coming = state.celsius_in(EMERGENCY_LEAD_S);
-        if coming.max(reading.unwrap_or(coming)) >= self.cut_celsius {
+        // The reading itself counts too: here nothing waits for the estimator.
+        let coming = state.kelvin_in(EMERGENCY_LEAD_S);
+        if coming.max(reading.unwrap_or(coming)) >= self.cut_kelvin {
             self.is_emergency = true;
             self.emergency_s = EMERGENCY_S;
-        } else if self.emergency_s <= 0.0 && state.celsius < self.target_celsius {
+        } else if self.emergency_s <= 0.0 && state.kelvin < 0.0 {
             self.is_emergency = false;
         }
         if self.is_emergency {
-            // What was believed of the board led here.
-            self.limiter.restart(0.0);
             return Allowed {
                 cpu: 0.0,
                 gpu: 0.0,
                 reason: Some(Reason::NearCritical { zone: number }),
             };
         }
-        let share = self.limiter.step(seconds, state);
-        // Below 0, what heats the zone is at nothing and the other is cut.
-        let (own, other) = (share.max(0.0), 1.0 + share.min(0.0));
+        let Shares { own, other } = self.limiter.step(seconds, state);
         let (cpu, gpu) = match self.heated_by {
             HeatedBy::Cpu => (own, other),
             HeatedBy::Gpu => (other, own),
-            HeatedBy::Board => (own, own),
+            // Both together are all of its work.
+            HeatedBy::Board if done.gpu_wanted => (own, own),
+            HeatedBy::Board => ((2.0 * own).min(1.0), own),
         };
         Allowed {
             cpu,
             gpu,
-            reason: (share < 1.0).then_some(Reason::HoldsTarget { zone: number }),
+            reason: (own.min(other) < 1.0).then_some(Reason::HoldsTarget { zone: number }),
         }
     }
 }
@@ -269,6 +300,21 @@ impl Allowed {
     }
 }
 
-fn duty_percent(steps: u16) -> u8 {
-    u8::try_from(steps * (100 / DUTY_STEPS)).unwrap_or(100)
+/// A share between 0 and 1; what is no number is all.
+fn share(value: f64) -> f64 {
+    if value.is_nan() {
+        1.0
+    } else {
+        value.clamp(0.0, 1.0)
+    }
+}
+
+/// The nearest whole number.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to the type's range before"
+)]
+fn whole(value: f64) -> u32 {
+    value.round().clamp(0.0, f64::from(u32::MAX)) as u32
 }

@@ -11,11 +11,15 @@ use super::{
 use crate::{
     board::{Board, HeatedBy, ZoneSource},
     fan::Fan,
-    governor::{Decision, Observation},
+    governor::{Decision, Duty, Observation},
 };
 
-/// One step of a trial.
+/// One step of a trial: the governor is asked, and the oracle decides.
 const STEP: Duration = Duration::from_secs(1);
+/// Requests begin and end at multiples of this.
+const TICK: Duration = Duration::from_millis(250);
+/// Ticks of a step.
+const TICKS: u32 = 4;
 
 /// The hot afternoon: eight hours, air from 22 to 41 and back to 27 °C, half an hour without the fan.
 ///
@@ -111,6 +115,8 @@ pub struct Trial<'a> {
     pub flaws: Flaws,
     /// Most requests at a time.
     pub concurrency: u16,
+    /// How long a request computes, which nothing interrupts; at least a tick of 250 ms.
+    pub request: Duration,
     /// How long.
     pub seconds: u32,
 }
@@ -138,6 +144,8 @@ impl Trial<'_> {
         let mut celsius = vec![f64::NAN; governed.len()];
         let mut readings = vec![None; governed.len()];
         let mut samples = Vec::new();
+        let mut inference = Inference::new(self);
+        let mut done = Loads::default();
         for second in 0..self.seconds {
             let demand = (self.demand)(second);
             for (((zone, sensor), celsius), reading) in governed
@@ -155,27 +163,33 @@ impl Trial<'_> {
                 millicelsius: &readings,
                 fan_rpm: fan.as_mut().and_then(|fan| fan.read_rpm().ok().flatten()),
                 inference_max_concurrency: self.concurrency,
+                inference_busy: done.cpu_share * f64::from(self.concurrency),
                 gpu_wanted: demand.gpu_share > 0.0,
+                gpu_busy: done.gpu_share,
             };
             let decision = decide(STEP, &observation);
             if let Some(fan) = &mut fan {
                 // A fan that takes no order is part of the trial.
                 let _refused = fan.set_percent(decision.fan_percent).is_err();
             }
-            let most = f64::from(self.concurrency.max(1));
-            let done = if sim.power_state() == PowerState::On {
-                Loads {
-                    cpu_share: demand
-                        .cpu_share
-                        .min(f64::from(decision.inference_concurrency) / most),
-                    gpu_share: demand
-                        .gpu_share
-                        .min(f64::from(decision.gpu_duty_percent) / 100.0),
-                }
-            } else {
-                Loads::default()
-            };
-            sim.advance(STEP, done);
+            let gpu_share = demand
+                .gpu_share
+                .min(f64::from(decision.gpu_duty_percent) / 100.0);
+            inference.set(decision.inference_concurrency_milli, demand.cpu_share);
+            done = Loads::default();
+            for _ in 0..TICKS {
+                let loads = if sim.power_state() == PowerState::On {
+                    Loads {
+                        cpu_share: inference.tick(),
+                        gpu_share,
+                    }
+                } else {
+                    Loads::default()
+                };
+                sim.advance(TICK, loads);
+                done.cpu_share += loads.cpu_share / f64::from(TICKS);
+                done.gpu_share += loads.gpu_share / f64::from(TICKS);
+            }
             samples.push(Sample {
                 second,
                 air_celsius: f64::from(sim.air_millicelsius()) / 1_000.0,
@@ -262,6 +276,59 @@ impl Trial<'_> {
             cpu_share: demand.cpu_share * cpu,
             gpu_share: demand.gpu_share * gpu,
         }
+    }
+}
+
+/// Requests that begin where both the limit and the demand let one more, and end by themselves.
+#[derive(Debug)]
+struct Inference {
+    concurrency: u16,
+    request: Duration,
+    allowed: Duty,
+    wanted: Duty,
+    /// What is left of those that run.
+    running: Vec<Duration>,
+}
+
+impl Inference {
+    fn new(trial: &Trial<'_>) -> Self {
+        Self {
+            concurrency: trial.concurrency,
+            request: trial.request.max(TICK),
+            allowed: Duty::new(Duty::UNLIMITED),
+            wanted: Duty::new(0),
+            running: Vec::new(),
+        }
+    }
+
+    fn set(&mut self, limit_milli: u32, demand: f64) {
+        let wanted = demand.clamp(0.0, 1.0) * f64::from(self.concurrency) * 1_000.0;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "at most 65,535,000, and not below 0"
+        )]
+        self.wanted.set(wanted.round() as u32);
+        self.allowed.set(limit_milli);
+    }
+
+    /// Lets a tick pass: the share of all requests that ran in it.
+    fn tick(&mut self) -> f64 {
+        let running = |requests: &Vec<Duration>| u32::try_from(requests.len()).unwrap_or(u32::MAX);
+        while running(&self.running) < u32::from(self.concurrency)
+            && self.allowed.may_begin(running(&self.running))
+            && self.wanted.may_begin(running(&self.running))
+        {
+            self.running.push(self.request);
+        }
+        let ran = running(&self.running);
+        self.allowed.pass(TICK, ran);
+        self.wanted.pass(TICK, ran);
+        for left in &mut self.running {
+            *left = left.saturating_sub(TICK);
+        }
+        self.running.retain(|left| !left.is_zero());
+        f64::from(ran) / f64::from(self.concurrency.max(1))
     }
 }
 

@@ -4,6 +4,8 @@
 
 use edge_hal::slots::Slot;
 
+use super::slots_power::crc;
+
 pub(crate) const PRIORITY: u64 = 3 << 48;
 pub(crate) const ACTIVE: u64 = 1 << 50;
 pub(crate) const RETRY: u64 = 7 << 51;
@@ -18,32 +20,6 @@ pub(crate) struct Part {
     pub(crate) first: u64,
     pub(crate) last: u64,
     pub(crate) attributes: u64,
-}
-
-const CRC: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 {
-                (crc >> 1) ^ 0xEDB8_8320
-            } else {
-                crc >> 1
-            };
-            bit += 1;
-        }
-        table[byte] = crc;
-        byte += 1;
-    }
-    table
-};
-
-fn crc(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (crc >> 8) ^ CRC[(crc as u8 ^ byte) as usize]
-    })
 }
 
 fn entry_blocks(sector: usize) -> usize {

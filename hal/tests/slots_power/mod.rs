@@ -4,7 +4,8 @@
 #![allow(dead_code, reason = "each test that includes this uses a part")]
 #![allow(
     clippy::cast_possible_truncation,
-    reason = "low bits of a random number"
+    clippy::indexing_slicing,
+    reason = "low bits of a random number, and a byte in a table of 256"
 )]
 
 use std::{
@@ -14,7 +15,53 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use edge_hal::slots::{block::BlockDevice, state_file::StateFile};
+use edge_hal::slots::{SlotError, block::BlockDevice, state_file::StateFile};
+
+const CRC: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = byte as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = (crc >> 1) ^ (0xEDB8_8320 * (crc & 1));
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
+
+/// CRC-32 as in zlib, GPT and U-Boot, apart from the code that is tested.
+pub(crate) fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (crc >> 8) ^ CRC[(crc as u8 ^ byte) as usize]
+    })
+}
+
+/// Lets the power end at every step of `operation` with each loss, and shows what is left. What is there without a cut,
+/// and how many steps that took.
+pub(crate) fn cut_at_every_step(
+    start: &Medium,
+    name: &str,
+    losses: impl Fn(u64) -> Vec<Loss>,
+    operation: impl Fn(&Power) -> Result<(), SlotError>,
+    mut look: impl FnMut(&Medium, &str),
+) -> (Medium, u64) {
+    let power = Power::new(start.clone(), None, Loss::All);
+    operation(&power).unwrap();
+    let total = power.used();
+    for operations in 0..total {
+        for loss in losses(operations) {
+            let context = format!("{name}, cut after {operations} of {total}, {loss:?}");
+            let cut = Power::new(start.clone(), Some(operations), loss);
+            assert!(operation(&cut).is_err(), "{context}");
+            look(&cut.cut(), &context);
+        }
+    }
+    (power.orderly(), total)
+}
 
 /// What is left of unflushed sectors.
 #[derive(Debug, Clone, Copy)]

@@ -136,7 +136,7 @@ fn decision(
 ) -> Decision {
     let hottest = readings(seen).fold(f64::MIN, f64::max);
     Decision {
-        inference_concurrency,
+        inference_concurrency_milli: u32::from(inference_concurrency) * 1_000,
         gpu_duty_percent: u8::try_from(duty).unwrap_or(100),
         fan_percent: fan.map_or(0, |fan| step_of_curve(fan, hottest)),
         reason: Reason::Unlimited,

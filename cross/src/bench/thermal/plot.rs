@@ -141,7 +141,7 @@ pub(super) fn draw(
     let fan = panel(732.0, 812.0, 0.0, 100.0);
 
     let mut svg = format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 866" font-family="system-ui, 'DejaVu Sans', sans-serif" font-size="13" role="img" aria-label="A simulated hot afternoon: the processor's and the GPU's temperature stay at or under the target while air warms to 41 degrees and the fan fails for half an hour; concurrency follows what the oracle could do.">
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 866" font-family="system-ui, 'DejaVu Sans', sans-serif" font-size="13" role="img" aria-label="A simulated hot afternoon: the processor's and the GPU's temperature stay at the target or below while air warms to 41 degrees and the fan fails for half an hour; concurrency follows what the oracle could do.">
 <rect width="{WIDTH}" height="866" rx="10" fill="#ffffff"/>
 <text x="{LEFT}" y="34" font-size="18" font-weight="600" fill="{INK}">A hot afternoon under the governor</text>
 <text x="{LEFT}" y="54" fill="{FAINT}">{}, simulated; means of a minute</text>

@@ -12,6 +12,7 @@ use edge_hal::{
 
 use super::super::finding::{Check, Finding, Verdict};
 use super::{bytes, is_simulated, span_s};
+use crate::health::ladder::{History, Rungs};
 
 /// No clock is right that shows an earlier time: 2026-11-24, when these lines were written.
 const NOT_BEFORE_S: u64 = 1_795_478_400;
@@ -214,6 +215,46 @@ pub(in super::super) fn agent(running: &Result<Option<u32>, String>) -> Finding 
             "run doctor as the agent's user or as root",
         ),
     }
+}
+
+/// What the agent keeps of what was done about stuck parts. `has_one` says whether the board has a watchdog.
+pub(in super::super) fn watchdog(has_one: bool, history: History) -> Finding {
+    let resets_max = Rungs::new(None).resets_max;
+    let ends = match history.agent_ends {
+        0 => String::new(),
+        ends => format!("; in this boot the agent ended itself {ends} times over stuck parts"),
+    };
+    let resets = history.resets;
+    let finding = if !has_one {
+        Finding::good(Check::Watchdog, format!("the board has none{ends}"))
+    } else if resets >= resets_max {
+        Finding::bad(
+            Check::Watchdog,
+            format!(
+                "{resets} resets of the box have not helped, so it is fed whatever is stuck{ends}"
+            ),
+            "find what hangs: journalctl -u edge-agent -b -1; an hour of calm starts the count again",
+        )
+    } else if resets > 0 {
+        Finding::warning(
+            Check::Watchdog,
+            format!("the box was reset {resets} times without an hour of calm in between{ends}"),
+            format!(
+                "find what hangs: journalctl -u edge-agent -b -1; after {resets_max} resets there are no more"
+            ),
+        )
+    } else if history.agent_ends > 0 {
+        Finding::warning(
+            Check::Watchdog,
+            format!("no reset of late{ends}"),
+            "find what hangs: journalctl -u edge-agent",
+        )
+    } else {
+        Finding::good(Check::Watchdog, "no reset of late")
+    };
+    finding
+        .detail("resets", resets)
+        .detail("agent_ends", history.agent_ends)
 }
 
 /// Room and, where the device states it, wear.
@@ -571,6 +612,26 @@ mod tests {
     fn agents() {
         let found = [Ok(Some(7)), Ok(None), Err("no right".to_owned())].map(|f| agent(&f));
         assert_eq!(verdicts(found), [Good, Warning, Warning]);
+    }
+
+    #[test]
+    fn what_the_watchdog_did() {
+        let history = |resets, agent_ends| History {
+            agent_ends,
+            resets,
+            is_reset_wanted: false,
+        };
+        let found = [
+            watchdog(true, history(0, 0)),
+            watchdog(false, history(0, 0)),
+            watchdog(true, history(0, 2)),
+            watchdog(true, history(1, 0)),
+            watchdog(true, history(3, 1)),
+        ];
+        assert_eq!(found[0].value, "no reset of late");
+        assert!(found[4].value.contains("have not helped"));
+        assert_eq!(found[4].details["resets"], 3);
+        assert_eq!(verdicts(found), [Good, Good, Warning, Warning, Bad]);
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //!
 //! Layout and choice: U-Boot's `include/env_internal.h` (`env_t`) and `env/common.c` (`env_import_redund`).
 
-use super::{EnvError, check_tries, decode, encode};
+use super::{Copies, EnvError, Found, UbootSlots, at, decode, encode, unread, written};
 use crate::slots::{
-    SlotControl, SlotError, SlotStatus, Unfinished,
+    SlotError,
     block::BlockDevice,
-    policy::{Fallback, Slot, SlotTable},
+    policy::{Slot, SlotTable},
 };
 
 /// Bytes of checksum and flag before the variables.
@@ -107,19 +107,12 @@ pub struct EnvCopy<D> {
 }
 
 /// U-Boot's slots in its redundant environment.
-pub struct UbootBinarySlots<D> {
+pub type UbootBinarySlots<D> = UbootSlots<EnvCopies<D>>;
+
+/// Both copies of an environment.
+pub struct EnvCopies<D> {
     copies: [EnvCopy<D>; 2],
     size: usize,
-    tries: u8,
-    running: Option<Slot>,
-}
-
-struct Copies {
-    /// The copy to overwrite.
-    spare: usize,
-    environment: Environment,
-    table: SlotTable,
-    damaged: bool,
 }
 
 impl<D: BlockDevice> UbootBinarySlots<D> {
@@ -133,48 +126,36 @@ impl<D: BlockDevice> UbootBinarySlots<D> {
         tries: u8,
         running: Option<Slot>,
     ) -> Result<Self, SlotError> {
-        check_tries(tries)?;
         let size = usize::try_from(size_bytes)
             .ok()
             .filter(|size| (1024..=1024 * 1024).contains(size))
-            .ok_or_else(|| SlotError::Env {
-                place: copies[0].name.clone(),
-                source: EnvError::Size(size_bytes),
-            })?;
-        Ok(Self {
-            copies,
-            size,
-            tries,
-            running,
-        })
+            .ok_or_else(|| at(&copies[0].name, EnvError::Size(size_bytes)))?;
+        Self::over(EnvCopies { copies, size }, tries, running)
     }
+}
 
+impl<D: BlockDevice> EnvCopies<D> {
     fn error(&self, source: EnvError) -> SlotError {
-        SlotError::Env {
-            place: self.copies[0].name.clone(),
-            source,
-        }
+        at(&self.copies[0].name, source)
     }
+}
 
-    fn read(&mut self) -> Result<Copies, SlotError> {
+impl<D: BlockDevice> Copies for EnvCopies<D> {
+    type Base = Environment;
+
+    fn find(&mut self) -> Result<Found<Environment>, SlotError> {
         let size = self.size;
         let read = |copy: &mut EnvCopy<D>| {
             let mut bytes = vec![0; size];
-            copy.device
-                .read_at(copy.offset_bytes, &mut bytes)
-                .map_err(|source| SlotError::Env {
-                    place: copy.name.clone(),
-                    source: EnvError::Io {
-                        operation: "read",
-                        source,
-                    },
-                })?;
-            Ok::<_, SlotError>(Environment::decode(&bytes))
+            match copy.device.read_at(copy.offset_bytes, &mut bytes) {
+                Ok(()) => Ok(Environment::decode(&bytes)),
+                Err(source) => Err(unread(&copy.name, source)),
+            }
         };
         let [first, second] = &mut self.copies;
         let (first, second) = (read(first)?, read(second)?);
-        let damaged = first.is_none() || second.is_none();
-        let (environment, spare) = match (first, second) {
+        let is_damaged = first.is_none() || second.is_none();
+        let (base, spare) = match (first, second) {
             (Some(first), Some(second)) => match newer(first.flag, second.flag) {
                 0 => (first, 1),
                 _ => (second, 0),
@@ -183,17 +164,17 @@ impl<D: BlockDevice> UbootBinarySlots<D> {
             (None, Some(second)) => (second, 0),
             (None, None) => return Err(self.error(EnvError::BothDamaged)),
         };
-        let table = decode(|name| environment.get(name)).map_err(|source| self.error(source))?;
-        Ok(Copies {
-            spare,
-            environment,
+        let table = decode(|name| base.get(name)).map_err(|source| self.error(source))?;
+        Ok(Found {
             table,
-            damaged,
+            base,
+            spare,
+            is_damaged,
         })
     }
 
-    fn put(&mut self, copies: Copies, table: &SlotTable) -> Result<(), SlotError> {
-        let mut environment = copies.environment;
+    fn put(&mut self, found: Found<Environment>, table: &SlotTable) -> Result<(), SlotError> {
+        let mut environment = found.base;
         for (name, value) in encode(table) {
             environment.set(name, value);
         }
@@ -201,7 +182,7 @@ impl<D: BlockDevice> UbootBinarySlots<D> {
         let bytes = environment.encode(self.size);
         let bytes = bytes.ok_or_else(|| self.error(EnvError::Full))?;
         let [first, second] = &mut self.copies;
-        let spare = if copies.spare == 0 { first } else { second };
+        let spare = if found.spare == 0 { first } else { second };
         let write = |copy: &mut EnvCopy<D>| {
             copy.device.write_at(copy.offset_bytes, &bytes)?;
             copy.device.flush()?;
@@ -209,61 +190,8 @@ impl<D: BlockDevice> UbootBinarySlots<D> {
             copy.device.read_at(copy.offset_bytes, &mut read)?;
             Ok(read == bytes)
         };
-        match write(spare) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(self.error(EnvError::ReadBack)),
-            Err(source) => Err(self.error(EnvError::Io {
-                operation: "write",
-                source,
-            })),
-        }
-    }
-
-    fn change(
-        &mut self,
-        decide: impl FnOnce(SlotTable) -> Result<SlotTable, SlotError>,
-    ) -> Result<(), SlotError> {
-        let copies = self.read()?;
-        let table = decide(copies.table)?;
-        if table == copies.table {
-            return Ok(());
-        }
-        self.put(copies, &table)
-    }
-}
-
-impl<D: BlockDevice + Send> SlotControl for UbootBinarySlots<D> {
-    fn status(&mut self) -> Result<SlotStatus, SlotError> {
-        let copies = self.read()?;
-        Ok(SlotStatus {
-            table: copies.table,
-            running: self.running,
-            next: copies.table.next(Fallback::Startable),
-            unfinished: copies.damaged.then_some(Unfinished::CopiesDiffer),
-        })
-    }
-
-    fn arm(&mut self, slot: Slot) -> Result<(), SlotError> {
-        let (running, tries) = (self.running, self.tries);
-        self.change(|table| Ok(table.armed(running, slot, tries)?))
-    }
-
-    fn mark_good(&mut self, slot: Slot) -> Result<(), SlotError> {
-        let (running, tries) = (self.running, self.tries);
-        self.change(|table| Ok(table.proved(running, slot, tries)?))
-    }
-
-    fn mark_dead(&mut self, slot: Slot) -> Result<(), SlotError> {
-        self.change(|table| Ok(table.given_up(slot)?))
-    }
-
-    fn repair(&mut self) -> Result<(), SlotError> {
-        let copies = self.read()?;
-        if copies.damaged {
-            let table = copies.table;
-            self.put(copies, &table)?;
-        }
-        Ok(())
+        let reads_back = write(spare);
+        written(&self.copies[0].name, reads_back)
     }
 }
 

@@ -7,7 +7,10 @@ pub mod text;
 use std::io;
 
 pub use self::{binary::UbootBinarySlots, text::UbootTextSlots};
-use super::policy::{Slot, SlotState, SlotTable};
+use super::{
+    SlotControl, SlotError, SlotStatus, Unfinished,
+    policy::{Fallback, Slot, SlotState, SlotTable},
+};
 
 /// The boot script that goes with [`UbootTextSlots`]; it states what the image must add.
 pub const TEXT_BOOT_SCRIPT: &str = include_str!("boot_text.cmd");
@@ -119,12 +122,128 @@ fn encode(table: &SlotTable) -> [(&'static str, String); 5] {
     ]
 }
 
-fn check_tries(tries: u8) -> Result<(), super::SlotError> {
-    if tries == 0 || tries > MAX_TRIES {
-        return Err(super::SlotError::Tries {
+/// A record in two copies, of which one counts: a change overwrites the other one, and then that one counts.
+pub trait Copies {
+    /// What a change needs to know of the copy that counts, besides its slots.
+    type Base;
+
+    /// Finds the copy that counts.
+    ///
+    /// # Errors
+    /// [`SlotError::Env`] where the copies cannot be read or do not say what the slots are.
+    fn find(&mut self) -> Result<Found<Self::Base>, SlotError>;
+
+    /// Writes slots over the copy that does not count, and reads it back.
+    ///
+    /// # Errors
+    /// [`SlotError::Env`] where that fails; the copy that counts is whole.
+    fn put(&mut self, found: Found<Self::Base>, table: &SlotTable) -> Result<(), SlotError>;
+}
+
+/// The copy that counts.
+pub struct Found<B> {
+    /// Its slots.
+    pub table: SlotTable,
+    /// What a change builds on.
+    pub base: B,
+    /// The other copy's place, 0 or 1.
+    pub spare: usize,
+    /// Whether a copy is not valid.
+    pub is_damaged: bool,
+}
+
+/// U-Boot's slots in such a record.
+pub struct UbootSlots<C> {
+    copies: C,
+    tries: u8,
+    running: Option<Slot>,
+}
+
+impl<C: Copies> UbootSlots<C> {
+    fn over(copies: C, tries: u8, running: Option<Slot>) -> Result<Self, SlotError> {
+        if tries == 0 || tries > MAX_TRIES {
+            let max = MAX_TRIES;
+            return Err(SlotError::Tries { tries, max });
+        }
+        Ok(Self {
+            copies,
             tries,
-            max: MAX_TRIES,
-        });
+            running,
+        })
     }
-    Ok(())
+
+    fn change(
+        &mut self,
+        decide: impl FnOnce(SlotTable) -> Result<SlotTable, SlotError>,
+    ) -> Result<(), SlotError> {
+        let found = self.copies.find()?;
+        let table = decide(found.table)?;
+        if table == found.table {
+            return Ok(());
+        }
+        self.copies.put(found, &table)
+    }
+}
+
+impl<C: Copies + Send> SlotControl for UbootSlots<C> {
+    fn status(&mut self) -> Result<SlotStatus, SlotError> {
+        let found = self.copies.find()?;
+        Ok(SlotStatus {
+            table: found.table,
+            running: self.running,
+            next: found.table.next(Fallback::Startable),
+            unfinished: found.is_damaged.then_some(Unfinished::CopiesDiffer),
+        })
+    }
+
+    fn arm(&mut self, slot: Slot) -> Result<(), SlotError> {
+        let (running, tries) = (self.running, self.tries);
+        self.change(|table| Ok(table.armed(running, slot, tries)?))
+    }
+
+    fn mark_good(&mut self, slot: Slot) -> Result<(), SlotError> {
+        let (running, tries) = (self.running, self.tries);
+        self.change(|table| Ok(table.proved(running, slot, tries)?))
+    }
+
+    fn mark_dead(&mut self, slot: Slot) -> Result<(), SlotError> {
+        self.change(|table| Ok(table.given_up(slot)?))
+    }
+
+    fn repair(&mut self) -> Result<(), SlotError> {
+        // The damaged one is the spare one, unless both are; then the other one follows.
+        for _ in 0..2 {
+            let found = self.copies.find()?;
+            if !found.is_damaged {
+                break;
+            }
+            let table = found.table;
+            self.copies.put(found, &table)?;
+        }
+        Ok(())
+    }
+}
+
+/// The outcome of a write to a place that messages call `place`, by whether it reads back the same.
+fn written(place: &str, reads_back: io::Result<bool>) -> Result<(), SlotError> {
+    let source = match reads_back {
+        Ok(true) => return Ok(()),
+        Ok(false) => EnvError::ReadBack,
+        Err(source) => EnvError::Io {
+            operation: "write",
+            source,
+        },
+    };
+    Err(at(place, source))
+}
+
+/// What a place could not be read for.
+fn unread(place: &str, source: io::Error) -> SlotError {
+    let operation = "read";
+    at(place, EnvError::Io { operation, source })
+}
+
+fn at(place: &str, source: EnvError) -> SlotError {
+    let place = place.to_owned();
+    SlotError::Env { place, source }
 }

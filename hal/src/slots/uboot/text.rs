@@ -3,10 +3,10 @@
 //! FAT can neither rename nor overwrite atomically, so there are two files, `FILE.0` and `FILE.1`: the valid one with
 //! the higher counter counts, and a change overwrites the other one. U-Boot's script does the same.
 
-use super::{EnvError, check_tries, decode, encode};
+use super::{Copies, EnvError, Found, UbootSlots, at, decode, encode, unread, written};
 use crate::slots::{
-    SlotControl, SlotError, SlotStatus, Unfinished,
-    policy::{Fallback, Slot, SlotTable},
+    SlotError,
+    policy::{Slot, SlotTable},
     state_file::StateFile,
 };
 
@@ -79,19 +79,12 @@ impl TextState {
 }
 
 /// U-Boot's slots in two text files.
-pub struct UbootTextSlots<F> {
+pub type UbootTextSlots<F> = UbootSlots<TextCopies<F>>;
+
+/// Both files.
+pub struct TextCopies<F> {
     copies: [F; 2],
     name: String,
-    tries: u8,
-    running: Option<Slot>,
-}
-
-struct Copies {
-    /// The file to overwrite.
-    spare: usize,
-    state: TextState,
-    /// Whether a file is there that is not valid.
-    damaged: bool,
 }
 
 impl<F: StateFile> UbootTextSlots<F> {
@@ -105,36 +98,23 @@ impl<F: StateFile> UbootTextSlots<F> {
         tries: u8,
         running: Option<Slot>,
     ) -> Result<Self, SlotError> {
-        check_tries(tries)?;
-        Ok(Self {
-            copies,
-            name: name.to_owned(),
-            tries,
-            running,
-        })
+        let name = name.to_owned();
+        Self::over(TextCopies { copies, name }, tries, running)
     }
+}
 
-    fn error(&self, source: EnvError) -> SlotError {
-        SlotError::Env {
-            place: self.name.clone(),
-            source,
-        }
-    }
+impl<F: StateFile> Copies for TextCopies<F> {
+    /// The counter.
+    type Base = u32;
 
-    fn read(&mut self) -> Result<Copies, SlotError> {
-        let mut damaged = false;
+    fn find(&mut self) -> Result<Found<u32>, SlotError> {
+        let mut is_damaged = false;
         let mut newest: Option<(usize, TextState)> = None;
         for (index, copy) in self.copies.iter_mut().enumerate() {
-            let bytes = copy.read().map_err(|source| SlotError::Env {
-                place: self.name.clone(),
-                source: EnvError::Io {
-                    operation: "read",
-                    source,
-                },
-            })?;
+            let bytes = copy.read().map_err(|source| unread(&self.name, source))?;
             let Some(bytes) = bytes else { continue };
             match TextState::decode(&bytes) {
-                None => damaged = true,
+                None => is_damaged = true,
                 Some(state) => {
                     if newest.is_none_or(|(_, newest)| state.count > newest.count) {
                         newest = Some((index, state));
@@ -142,93 +122,34 @@ impl<F: StateFile> UbootTextSlots<F> {
                 }
             }
         }
-        Ok(match newest {
-            Some((index, state)) => Copies {
-                spare: 1 - index,
-                state,
-                damaged,
-            },
+        let (table, base, spare) = match newest {
+            Some((index, state)) => (state.table, state.count, 1 - index),
             // What the script assumes.
-            None => Copies {
-                spare: 0,
-                state: TextState {
-                    table: decode(|_| None).map_err(|source| self.error(source))?,
-                    count: FIRST_COUNT,
-                },
-                damaged,
-            },
+            None => {
+                let table = decode(|_| None).map_err(|source| at(&self.name, source))?;
+                (table, FIRST_COUNT, 0)
+            }
+        };
+        Ok(Found {
+            table,
+            base,
+            spare,
+            is_damaged,
         })
     }
 
-    fn put(&mut self, copies: &Copies, table: SlotTable) -> Result<(), SlotError> {
-        let count = copies.state.count.checked_add(1);
-        let count = count.ok_or_else(|| self.error(EnvError::CounterUsedUp))?;
+    fn put(&mut self, found: Found<u32>, table: &SlotTable) -> Result<(), SlotError> {
+        let count = found.base.checked_add(1);
+        let count = count.ok_or_else(|| at(&self.name, EnvError::CounterUsedUp))?;
+        let table = *table;
         let bytes = TextState { table, count }.encode();
         let write = |copy: &mut F| {
             copy.write(&bytes)?;
-            copy.read()
+            Ok(copy.read()?.is_some_and(|read| read == bytes))
         };
         let [first, second] = &mut self.copies;
-        let spare = if copies.spare == 0 { first } else { second };
-        match write(spare) {
-            Ok(Some(read)) if read == bytes => Ok(()),
-            Ok(_) => Err(self.error(EnvError::ReadBack)),
-            Err(source) => Err(self.error(EnvError::Io {
-                operation: "write",
-                source,
-            })),
-        }
-    }
-
-    fn change(
-        &mut self,
-        decide: impl FnOnce(SlotTable) -> Result<SlotTable, SlotError>,
-    ) -> Result<(), SlotError> {
-        let copies = self.read()?;
-        let table = decide(copies.state.table)?;
-        if table == copies.state.table {
-            return Ok(());
-        }
-        self.put(&copies, table)
-    }
-}
-
-impl<F: StateFile + Send> SlotControl for UbootTextSlots<F> {
-    fn status(&mut self) -> Result<SlotStatus, SlotError> {
-        let copies = self.read()?;
-        Ok(SlotStatus {
-            table: copies.state.table,
-            running: self.running,
-            next: copies.state.table.next(Fallback::Startable),
-            unfinished: copies.damaged.then_some(Unfinished::CopiesDiffer),
-        })
-    }
-
-    fn arm(&mut self, slot: Slot) -> Result<(), SlotError> {
-        let (running, tries) = (self.running, self.tries);
-        self.change(|table| Ok(table.armed(running, slot, tries)?))
-    }
-
-    fn mark_good(&mut self, slot: Slot) -> Result<(), SlotError> {
-        let (running, tries) = (self.running, self.tries);
-        self.change(|table| Ok(table.proved(running, slot, tries)?))
-    }
-
-    fn mark_dead(&mut self, slot: Slot) -> Result<(), SlotError> {
-        self.change(|table| Ok(table.given_up(slot)?))
-    }
-
-    fn repair(&mut self) -> Result<(), SlotError> {
-        let copies = self.read()?;
-        if copies.damaged {
-            // The damaged one is the spare one, unless both are; then the other one follows.
-            self.put(&copies, copies.state.table)?;
-            let copies = self.read()?;
-            if copies.damaged {
-                self.put(&copies, copies.state.table)?;
-            }
-        }
-        Ok(())
+        let reads_back = write(if found.spare == 0 { first } else { second });
+        written(&self.name, reads_back)
     }
 }
 
