@@ -8,7 +8,8 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use cross::cache::Cache;
 use cross::region::{Broker, Plan};
-use cross::{bench, boards, demo, setup, shell, stop_signal, suites};
+use cross::{bench, boards, build, demo, image, setup, shell, stop_signal, suites};
+use edge_hal::Board;
 use edge_hal::board::board_file_schema;
 
 /// Set up, test and show Aethir Edge.
@@ -28,8 +29,8 @@ enum Command {
     /// Install and fetch all that building and testing needs.
     ///
     /// Debian packages that are missing, ONNX Runtime, the Python packages that train the digits
-    /// model, model graphs of realistic cost, Cargo's tools, and Rust's `core` for
-    /// microcontrollers. A second run changes nothing and touches no network.
+    /// model, model graphs of realistic cost, Cargo's tools, an emulator for boxes' programs, and
+    /// Rust's library for boxes and microcontrollers. A second run changes nothing and touches no network.
     #[command(
         after_help = "Everything but the Debian packages goes to EDGE_CACHE_DIR, else \
         $XDG_CACHE_HOME/aethir-edge, else ~/.cache/aethir-edge. Delete that folder to start over."
@@ -50,6 +51,23 @@ enum Command {
         cargo xtask demo                                stays up until Ctrl-C\n  \
         cargo xtask demo --seconds 10 --report r.json   for scripts")]
     Demo(DemoArgs),
+    /// Build the programs of a box for its processor.
+    ///
+    /// Stripped programs, and beside each its symbols in NAME.debug. Rust's library comes from the
+    /// installed target where there is one, else it is built from source.
+    #[command(after_help = "Example:\n  cargo xtask build --board qrb5165-rb5")]
+    Build(BuildArgs),
+    /// Make the image that a board is flashed with.
+    ///
+    /// Debian with our programs: a read-only root, twice, so that an update has a place and a way
+    /// back; what outlives updates has a partition of its own. The first image takes ten minutes,
+    /// since Debian's packages are fetched and unpacked; the next ones a minute.
+    #[command(after_help = "Examples:\n  \
+        cargo xtask image --board qemu-virt      a disk that `cargo xtask qemu` starts\n  \
+        cargo xtask image --board qrb5165-rb5    a folder for fastboot and EDL\n\n\
+        Times in the image are SOURCE_DATE_EPOCH, else that of the last commit: the same input\n\
+        makes the same bytes.")]
+    Image(ImageArgs),
     /// Check board files, and show what they say side by side.
     ///
     /// Without a file: all of `board-configs/`. Every problem is printed with its file and line.
@@ -105,6 +123,33 @@ enum BenchCommand {
 }
 
 #[derive(Debug, Args)]
+struct BuildArgs {
+    /// The board: a name, or the path of a file.
+    #[arg(long, value_name = "NAME|FILE")]
+    board: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    setup: SetupArgs,
+}
+
+#[derive(Debug, Args)]
+struct ImageArgs {
+    /// The board: a name, or the path of a file.
+    #[arg(long, value_name = "NAME|FILE")]
+    board: String,
+    /// Where it goes [default: images/ in Cargo's target folder].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    setup: SetupArgs,
+}
+
+#[derive(Debug, Args)]
 struct BoardsArgs {
     /// The files [default: all of board-configs/].
     #[arg(value_name = "FILE")]
@@ -143,7 +188,7 @@ struct DemoArgs {
 struct SetupArgs {
     /// Source of Rust's library for exactly this compiler: a .tar.xz or a folder with `library/`.
     ///
-    /// Needed only where neither rustup nor Debian can give `core` for microcontrollers.
+    /// Needed only where neither rustup nor Debian can give the library for boxes and microcontrollers.
     #[arg(long, value_name = "PATH", env = "EDGE_RUST_SRC")]
     rust_src: Option<PathBuf>,
 }
@@ -179,10 +224,10 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Test(arguments) => {
-            let core_library = setup::for_tests(&cache, arguments.setup.rust_src.as_deref())?;
+            let libraries = setup::for_tests(&cache, arguments.setup.rust_src.as_deref())?;
             Ok(suites::run(
                 &cache,
-                &core_library,
+                &libraries,
                 arguments.only,
                 &arguments.nextest,
             )?)
@@ -191,12 +236,55 @@ fn run(command: Command) -> Result<ExitCode> {
             show(&cache, arguments)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Build(arguments) => {
+            build_programs(&cache, &arguments)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Image(arguments) => {
+            make_image(&cache, &arguments)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Boards(arguments) => show_boards(arguments),
         Command::Bench(command) => {
             measure(&cache, command)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn build_programs(cache: &Cache, arguments: &BuildArgs) -> Result<()> {
+    let board = Board::resolve(&arguments.board)?;
+    let library = setup::for_build(cache, arguments.setup.rust_src.as_deref())?;
+    let programs = build::run(&board, &library)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&programs)?);
+        return Ok(());
+    }
+    for program in programs {
+        let megabytes = program.bytes as f64 / 1e6;
+        println!(
+            "{:12} {megabytes:5.1} MB  {}",
+            program.name,
+            program.path.display()
+        );
+    }
+    Ok(())
+}
+
+fn make_image(cache: &Cache, arguments: &ImageArgs) -> Result<()> {
+    let board = Board::resolve(&arguments.board)?;
+    let library = setup::for_image(cache, arguments.setup.rust_src.as_deref())?;
+    let folder = match &arguments.out {
+        Some(folder) => folder.clone(),
+        None => suites::workspace_target_folder()?.join("images"),
+    };
+    let image = image::run(cache, &board, &library, &folder)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&image)?);
+    } else {
+        print!("{}", image.table());
+    }
+    Ok(())
 }
 
 fn show_boards(arguments: BoardsArgs) -> Result<ExitCode> {

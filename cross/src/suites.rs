@@ -10,10 +10,14 @@ use std::time::{Duration, Instant};
 
 use cargo_metadata::MetadataCommand;
 use clap::ValueEnum;
+use edge_hal::Board;
+use edge_hal::board::BoardError;
 
+use crate::build;
 use crate::cache::Cache;
-use crate::setup::core_library::{CoreLibrary, TARGET};
-use crate::setup::{cargo_tools, onnxruntime};
+use crate::image::{self, ImageError};
+use crate::setup::rust_library::Target;
+use crate::setup::{RustLibraries, cargo_tools, emulator, onnxruntime};
 use crate::shell::{self, CommandError};
 
 /// A suite, in the order in which they run: cheapest first.
@@ -33,8 +37,12 @@ pub enum Suite {
     Build,
     /// All tests, with nextest.
     Tests,
+    /// The tests of the crates without a machine of their own, as programs for boxes under QEMU's emulator.
+    Aarch64,
     /// The examples in the documentation.
     Doc,
+    /// An image of the emulated board is made, and the box in it lives through its life.
+    Qemu,
 }
 
 /// The suites could not be run at all.
@@ -58,7 +66,22 @@ pub enum SuitesError {
     /// This machine cannot run the models.
     #[error(transparent)]
     Machine(#[from] onnxruntime::OnnxRuntimeError),
+    /// The emulated board's file.
+    #[error(transparent)]
+    Board(#[from] BoardError),
+    /// Its image.
+    #[error("could not make the image of the emulated board")]
+    Image(#[from] ImageError),
+    /// Nothing runs the programs for boxes here.
+    #[error(transparent)]
+    Emulator(#[from] emulator::EmulatorError),
 }
+
+/// Packages whose tests also run as programs for boxes: those that need no other program of ours.
+const PORTABLE: [&str; 2] = ["edge-protocol", "edge-hal"];
+
+/// The test that needs an image.
+const EMULATED: &str = "emulated_board";
 
 /// How the closing line of `cargo nextest run` begins.
 const NEXTEST_CLOSES: &str = "Summary [";
@@ -79,15 +102,16 @@ struct Tally {
 /// When a suite cannot be started. A suite that fails is no error but an exit code.
 pub fn run(
     cache: &Cache,
-    core_library: &CoreLibrary,
+    libraries: &RustLibraries,
     only: Option<Suite>,
     nextest: &[String],
 ) -> Result<ExitCode, SuitesError> {
     let runner = Runner {
         cache,
-        core_library,
+        libraries,
         nextest,
         onnxruntime: cache.onnxruntime(onnxruntime::host()?),
+        emulator: emulator::ensure(cache)?,
         target_folder: workspace_target_folder()?,
     };
     let mut total = Tally::default();
@@ -150,16 +174,19 @@ impl Suite {
             Self::Fuzz => "fuzz",
             Self::Build => "build",
             Self::Tests => "tests",
+            Self::Aarch64 => "aarch64",
             Self::Doc => "doc",
+            Self::Qemu => "qemu",
         }
     }
 }
 
 struct Runner<'a> {
     cache: &'a Cache,
-    core_library: &'a CoreLibrary,
+    libraries: &'a RustLibraries,
     nextest: &'a [String],
     onnxruntime: PathBuf,
+    emulator: PathBuf,
     target_folder: PathBuf,
 }
 
@@ -178,13 +205,13 @@ impl Runner<'_> {
             ]),
             Suite::Fuzz => self.plain(&["check", "--manifest-path", "protocol/fuzz/Cargo.toml"]),
             Suite::Thumb => {
-                if let CoreLibrary::Source(_) = self.core_library {
-                    println!("core for {TARGET} is built from source");
-                }
-                see(&mut self
-                    .core_library
-                    .build("edge-protocol", &self.target_folder))
+                let mut build = self.cargo(&["build", "--package", "edge-protocol"]);
+                let library = &self.libraries.sensors;
+                library.apply(&mut build, Target::Sensor, &self.target_folder);
+                see(&mut build)
             }
+            Suite::Aarch64 => self.aarch64(),
+            Suite::Qemu => self.qemu(),
             Suite::Build => self.plain(&["build", "--workspace"]),
             Suite::Tests => {
                 // The tests start real programs, which their runner does not build.
@@ -194,7 +221,8 @@ impl Runner<'_> {
                 }
                 let mut command = self.cargo(&["nextest", "run", "--no-fail-fast"]);
                 if self.nextest.is_empty() {
-                    command.arg("--workspace");
+                    let others = format!("not binary({EMULATED})");
+                    command.args(["--workspace", "--filterset", &others]);
                 }
                 count(command.args(self.nextest), NEXTEST_CLOSES)
             }
@@ -203,6 +231,34 @@ impl Runner<'_> {
                 LIBTEST_CLOSES,
             ),
         }
+    }
+
+    fn qemu(&self) -> Result<(bool, Tally), SuitesError> {
+        let board = Board::builtin("qemu-virt")?;
+        let folder = self.target_folder.join("images");
+        let image = image::run(self.cache, &board, &self.libraries.boxes, &folder)?;
+        print!("{}", image.table());
+        let mut command = self.cargo(&["nextest", "run", "--package", "cross", "--test", EMULATED]);
+        // What the box says of itself is the result that people look for.
+        command.args(["--success-output", "final"]);
+        count(command.env("EDGE_IMAGE", &image.path), NEXTEST_CLOSES)
+    }
+
+    /// Programs for boxes run under an emulator; host's tools that tests start run as they are.
+    fn aarch64(&self) -> Result<(bool, Tally), SuitesError> {
+        let mut command = self.cargo(&["nextest", "run", "--no-fail-fast"]);
+        command.args(["--cargo-profile", "emulated"]);
+        for package in PORTABLE {
+            command.args(["--package", package]);
+        }
+        let library = &self.libraries.boxes;
+        library.apply(&mut command, Target::Box, &self.target_folder);
+        build::use_gnu_tools(&mut command);
+        command.env(
+            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",
+            format!("{} -L {}", self.emulator.display(), emulator::LIBRARIES),
+        );
+        count(&mut command, NEXTEST_CLOSES)
     }
 
     fn cargo(&self, arguments: &[&str]) -> Command {
