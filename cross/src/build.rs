@@ -14,7 +14,7 @@ use crate::setup::rust_library::{RustLibrary, Target};
 use crate::shell::{self, CommandError};
 
 /// What a box runs, all of it.
-pub const PROGRAMS: [&str; 1] = ["edge-agent"];
+pub const PROGRAMS: [&str; 2] = ["edge-agent", "edge-ota"];
 
 /// Prefix of the GNU tools for boxes, as Debian names them.
 const GNU: &str = "aarch64-linux-gnu";

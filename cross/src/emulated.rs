@@ -162,7 +162,9 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<(), EmulatedError> {
     };
     fs::metadata(from).map_err(failed)?;
     let mut copy = Command::new("cp");
-    copy.args(["--sparse=always", "--reflink=auto"]).arg(from).arg(to);
+    copy.args(["--sparse=always", "--reflink=auto"])
+        .arg(from)
+        .arg(to);
     shell::output(&mut copy).map_err(|error| failed(io::Error::other(error)))?;
     Ok(())
 }

@@ -41,7 +41,9 @@ pub enum EmulatedBoardError {
         source: io::Error,
     },
     /// What was awaited was not on its console.
-    #[error("the emulated board's console did not show {text:?} {times} times; its last lines:{tail}")]
+    #[error(
+        "the emulated board's console did not show {text:?} {times} times; its last lines:{tail}"
+    )]
     Console {
         /// What was awaited.
         text: String,
@@ -125,9 +127,11 @@ impl EmulatedBoard {
                 format!("if=none,id=disk,format=raw,file={}", disk.display()),
             ),
             (
-                "-nic",
-                format!("user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"),
+                "-netdev",
+                format!("user,id=net,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"),
             ),
+            // Without a firmware to start from the network, which is another package.
+            ("-device", "virtio-net-pci,netdev=net,romfile=".to_owned()),
             ("-serial", format!("file:{}", console.display())),
         ];
         for (flag, value) in settings {
@@ -173,7 +177,10 @@ impl EmulatedBoard {
             let bytes = fs::read(&console).unwrap_or_default();
             String::from_utf8_lossy(&bytes).matches(text).count() >= times
         };
-        match self.qemu.wait_until("the console shows it", BOOT_LIMIT, shown) {
+        match self
+            .qemu
+            .wait_until("the console shows it", BOOT_LIMIT, shown)
+        {
             Err(ProcessError::TooLate { .. }) => {
                 let text = text.to_owned();
                 let shown = self.console();
@@ -193,12 +200,24 @@ impl EmulatedBoard {
     pub fn ssh(&self, command: &str) -> Result<String, EmulatedBoardError> {
         let port = self.ssh_port.to_string();
         let mut ssh = Command::new("ssh");
-        ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20"])
-            // A board that was made a moment ago: nobody knows its key.
-            .args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
-            .args(["-o", "LogLevel=ERROR", "-p", &port, "-i"])
-            .arg(&self.ssh_key)
-            .args(["root@127.0.0.1", command]);
+        ssh.args([
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=20",
+        ])
+        // A board that was made a moment ago: nobody knows its key.
+        .args([
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ])
+        .args(["-o", "LogLevel=ERROR", "-p", &port, "-i"])
+        .arg(&self.ssh_key)
+        .args(["root@127.0.0.1", command]);
         Ok(shell::output_within(&mut ssh, BOOT_LIMIT)?)
     }
 

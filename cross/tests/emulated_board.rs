@@ -1,7 +1,11 @@
 //! The whole box, emulated: Debian, our programs and U-Boot from an image, in a region on this machine.
 //!
 //! Run by `cargo xtask test --only qemu`, which makes the image and names it in `EDGE_IMAGE`.
-#![allow(clippy::expect_used, reason = "tests fail by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 
 mod support;
 
@@ -47,11 +51,15 @@ fn a_box_from_its_first_start_to_its_factory_reset() {
     assert_eq!(answers.answered, 30, "{answers:?}");
     assert!(answers.correct >= 29, "{answers:?}");
 
-    emulated.board.wait_for_ssh().expect("SSH, by the provisioned key");
+    emulated
+        .board
+        .wait_for_ssh()
+        .expect("SSH, by the provisioned key");
     let inside = |emulated: &Emulated, command: &str| {
-        emulated.board.ssh(command).unwrap_or_else(|error| {
-            panic!("{command}: {error}\n{}", emulated.board.console())
-        })
+        emulated
+            .board
+            .ssh(command)
+            .unwrap_or_else(|error| panic!("{command}: {error}\n{}", emulated.board.console()))
     };
     // All lines good or warnings: a board without sensors of its own has nothing to be bad.
     let doctor = inside(&emulated, "edge-agent doctor --config /run/edge/agent.toml");
@@ -62,12 +70,21 @@ fn a_box_from_its_first_start_to_its_factory_reset() {
     assert_eq!(failed, "", "units that failed");
 
     // What the owner reads on the console.
-    assert!(emulated.board.console().contains(BOX), "its name is on the console");
+    assert!(
+        emulated.board.console().contains(BOX),
+        "its name is on the console"
+    );
 
     // The kernel stands still for ever; nobody feeds the watchdog any more.
     let key = inside(&emulated, "sha256sum < /var/lib/edge-agent/identity.key");
-    let watchdog = inside(&emulated, "cat /sys/class/watchdog/watchdog0/identity /sys/class/watchdog/watchdog0/state");
-    assert!(watchdog.contains("i6300ESB") && watchdog.contains("active"), "{watchdog}");
+    let watchdog = inside(
+        &emulated,
+        "cat /sys/class/watchdog/watchdog0/identity /sys/class/watchdog/watchdog0/state",
+    );
+    assert!(
+        watchdog.contains("i6300ESB") && watchdog.contains("active"),
+        "{watchdog}"
+    );
     let starts = emulated.board.console().matches("starting slot A").count();
     let _gone = emulated
         .board
@@ -81,12 +98,16 @@ fn a_box_from_its_first_start_to_its_factory_reset() {
     assert_eq!(key, same, "the box is the same");
 
     // The slot is confirmed once the agent has served for a while.
-    support::eventually_within(std::time::Duration::from_secs(300), "slot A is confirmed", || {
-        emulated
-            .board
-            .ssh("edge-ota status --json")
-            .is_ok_and(|status| is_good(&status, "A"))
-    });
+    support::eventually_within(
+        std::time::Duration::from_secs(300),
+        "slot A is confirmed",
+        || {
+            emulated
+                .board
+                .ssh("edge-ota status --json")
+                .is_ok_and(|status| is_good(&status, "A"))
+        },
+    );
 
     // Slot B gets its turn with a root that is no root.
     inside(
@@ -103,12 +124,18 @@ fn a_box_from_its_first_start_to_its_factory_reset() {
         .wait_for_console("starting slot A", starts + 2)
         .expect("the box returns to slot A");
     emulated.board.wait_for_ssh().expect("the box is back");
-    assert_eq!(emulated.board.console().matches("starting slot B").count(), 3);
+    assert_eq!(
+        emulated.board.console().matches("starting slot B").count(),
+        3
+    );
     let status = inside(&emulated, "edge-ota status --json");
     assert!(is_good(&status, "A"), "{status}");
 
     // Forgets its key, keeps what provisioning wrote.
-    inside(&emulated, "(sleep 1; /usr/lib/edge/factory-reset request) >/dev/null 2>&1 &");
+    inside(
+        &emulated,
+        "(sleep 1; /usr/lib/edge/factory-reset request) >/dev/null 2>&1 &",
+    );
     emulated
         .board
         .wait_for_console("starting slot A", starts + 3)

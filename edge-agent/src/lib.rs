@@ -2,7 +2,6 @@
 //!
 //! - [`settings`]: flags and file to one checked set of settings; [`service_url`]: one kind of them;
 //! - [`run`]: the wiring, from start to drained end;
-//! - [`board_choice`]: which board this machine is;
 //! - [`hardware`]: the thread that owns the board's hardware, and the governor;
 //! - [`inference`]: model repository, ONNX Runtime, the threads that compute;
 //! - [`requests`]: the contract of a request, from its arrival to its acknowledgement;
@@ -12,11 +11,13 @@
 //! - [`link`]: an MQTT connection that is kept up;
 //! - [`presence`]: who holds the data folder; [`identity`]: the box's key in it;
 //! - [`telemetry`]: what the region gets to know of the box;
+//! - [`first_start`]: what a box without a screen does before all that, at each boot;
 //! - [`doctor`]: whether the box is well, for the owner.
 
-mod board_choice;
+mod chain;
 pub mod doctor;
 pub mod exit;
+pub mod first_start;
 pub mod hardware;
 pub mod health;
 mod identity;

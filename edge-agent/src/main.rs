@@ -13,6 +13,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use edge_agent::{
     doctor::{self, Asked, Check, Probe, Verdict},
     exit::Exit,
+    first_start::{self, FirstStart},
     run,
     settings::{Options, Settings, SettingsError},
 };
@@ -48,6 +49,21 @@ Examples:
   edge-agent doctor --config /etc/edge-agent.toml --only broker,indexer
   edge-agent doctor --json | jq -r '.checks[] | select(.verdict != \"good\") | .check'")]
     Doctor(Box<Doctor>),
+    /// Take the owner's provisioning, make the box's key and show both; the image runs it at every boot
+    #[command(after_help = "\
+Reads provisioning.toml and update-root.json out of --area, keeps the last good ones in --state, writes the agent's
+settings (agent.toml), SSH keys, time zone and network configuration below /run, and says on console, login prompt
+and lights what the box is called and whether it is provisioned. docs/operations.md has the details.
+
+Exit codes: 0 the rest of the system knows what to do, provisioned or not; 1 files below /run cannot be written.")]
+    FirstStart(FirstStart),
+    /// Make the box's key, for first-start
+    #[command(hide = true)]
+    OwnKey {
+        /// The agent's data folder
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
     /// Try one thing that may crash, for doctor
     #[command(hide = true)]
     Probe {
@@ -113,6 +129,23 @@ fn main() -> ExitCode {
             Ok(Verdict::Bad) => ExitCode::FAILURE,
             Err(error) => {
                 print_chain(&error);
+                ExitCode::FAILURE
+            }
+        },
+        Command::FirstStart(command) => match command.run() {
+            Ok(report) => {
+                eprint!("{}", first_start::log(&report));
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                print_chain(&error);
+                ExitCode::FAILURE
+            }
+        },
+        Command::OwnKey { data } => match first_start::print_own_key(&data) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                print_chain(&*error);
                 ExitCode::FAILURE
             }
         },

@@ -2,13 +2,12 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use edge_hal::Board;
+use edge_hal::{Board, board::Choice};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    board_choice,
     exit::Exit,
     hardware::{self, Hardware, HardwareError},
     health::{self, Feeder, Limits, Part, Vitals, feeder::Equipment, notify::Notify, store::Store},
@@ -58,7 +57,7 @@ pub enum RunError {
 /// [`RunError`] when the box cannot start. What fails later is reported and tried again.
 pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Result<(), RunError> {
     let root = Path::new("/");
-    let chosen = board_choice::choose(settings.board.as_deref(), root).map_err(RunError::Board)?;
+    let chosen = Choice::new(settings.board.as_deref(), root).map_err(RunError::Board)?;
     let board = chosen.board;
     let _presence = Presence::claim(&settings.data)?;
     let system = |what| move |source| RunError::System { what, source };

@@ -6,7 +6,7 @@
 //! - [`sensors`]: all readings of one board together, sampled without allocating
 //! - [`fan`], [`watchdog`], [`led`], [`clock`], [`reset`]: one thing each that the agent sets or asks, in the same way
 //! - [`controls`]: all that can be set on one board together
-//! - [`slots`]: the two systems of a board, and which of them starts
+//! - [`slots`]: the two systems of a board, and which of them starts; [`gpt`]: where a partition lies
 //! - [`governor`]: how much work the temperatures allow (pure)
 //! - [`identity`]: the key that tells this box from all others
 //! - [`sim`]: the simulated board, and what a test or a demonstration lets happen to it
@@ -21,6 +21,7 @@ pub mod controls;
 pub mod cpu;
 pub mod fan;
 pub mod governor;
+pub mod gpt;
 pub mod gpu;
 pub mod identity;
 mod kernel_file;

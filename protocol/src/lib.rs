@@ -3,7 +3,8 @@
 //! Without features the crate is `no_std` and allocates nothing, so that a sensor's firmware uses the same
 //! names, limits and bytes as the box: [`Id`], [`topic`], [`Status`], [`Datatype`], [`compact`].
 //! The feature `std` adds what only hosts need: [`oip`] (Open Inference Protocol v2 as JSON and binary tensors),
-//! [`envelope`] (requests from MQTT 3.1.1 sensors), [`sparkplug`] and the telemetry's [`metric`] names.
+//! [`envelope`] (requests from MQTT 3.1.1 sensors), [`sparkplug`], the telemetry's [`metric`] names, and
+//! [`provisioning`] (what an owner tells a box before its first start).
 //!
 //! Nothing here does I/O or knows the time. Every decoder takes foreign bytes and returns an error, never a panic.
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -25,6 +26,8 @@ pub mod envelope;
 pub mod metric;
 #[cfg(feature = "std")]
 pub mod oip;
+#[cfg(feature = "std")]
+pub mod provisioning;
 #[cfg(feature = "std")]
 pub mod sparkplug;
 

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use edge_hal::Board;
 use edge_hal::board::{PartitionContent, SlotsConfig};
-use edge_hal::slots::uboot::TEXT_BOOT_SCRIPT;
+use edge_hal::slots::uboot::{TEXT_BOOT_SCRIPT, text::TextState};
+use edge_hal::slots::{Slot, SlotState, SlotTable};
 
 use super::filesystem::{self, Content, FatFile};
 use super::recipe::Recipe;
@@ -17,6 +18,9 @@ use crate::shell;
 
 const HEAD: &str = include_str!("../../image/boot_head.cmd");
 const TAIL: &str = include_str!("../../image/boot_tail.cmd");
+
+/// Number of the first record; its top bit is always set.
+const FIRST_COUNT: u32 = 0x8000_0000;
 
 /// What a slot holds.
 #[derive(Debug, Clone, Copy)]
@@ -49,10 +53,17 @@ pub fn write(
         match partition.config.content {
             PartitionContent::Bootloader => {
                 let script = script(board, scratch, epoch)?;
-                let files = [FatFile {
-                    name: "boot.scr",
+                let mut files = vec![FatFile {
+                    name: "boot.scr".to_owned(),
                     content: Content::File(script),
                 }];
+                // Both copies, so that the first change writes into a place that is there.
+                for (copy, count) in [(0, FIRST_COUNT), (1, FIRST_COUNT + 1)] {
+                    files.push(FatFile {
+                        name: format!("{}.{copy}", slots_file(board)),
+                        content: Content::Bytes(fresh(count).encode()),
+                    });
+                }
                 filesystem::fat(&part, "BOOT", size, &files)?;
                 put(&part, partition, path)?;
             }
@@ -60,15 +71,15 @@ pub fn write(
                 let settings = format!("slot_arguments={}\n", recipe.kernel_arguments);
                 let files = [
                     FatFile {
-                        name: "slot.env",
+                        name: "slot.env".to_owned(),
                         content: Content::Bytes(settings.into_bytes()),
                     },
                     FatFile {
-                        name: "vmlinuz",
+                        name: "vmlinuz".to_owned(),
                         content: Content::File(slot.kernel.to_path_buf()),
                     },
                     FatFile {
-                        name: "initrd.img",
+                        name: "initrd.img".to_owned(),
                         content: Content::File(slot.initramfs.to_path_buf()),
                     },
                 ];
@@ -87,15 +98,37 @@ pub fn write(
     Ok(())
 }
 
-/// U-Boot's script, in the form that it runs.
-fn script(board: &Board, scratch: &Path, epoch: Epoch) -> Result<std::path::PathBuf, ImageError> {
+/// The record of the slots as U-Boot sees it, from the top of its file system.
+fn slots_file(board: &Board) -> &str {
     let file = match &board.slots {
         Some(SlotsConfig::UbootText { file, .. }) => file.as_str(),
         _ => "/boot/slots.env",
     };
-    // As U-Boot sees it, from the top of its file system.
-    let file = file.rsplit('/').next().unwrap_or(file);
-    let text = [&HEAD.replace("SLOTS_FILE", file), TEXT_BOOT_SCRIPT, TAIL].concat();
+    file.rsplit('/').next().unwrap_or(file)
+}
+
+/// Both slots are good: they hold the same system, whose bytes are verified as it is flashed, and a box that nobody has
+/// provisioned yet could not confirm them.
+fn fresh(count: u32) -> TextState {
+    let good = SlotState {
+        successful: true,
+        bootable: true,
+        tries_left: 0,
+    };
+    TextState {
+        table: SlotTable {
+            first: Some(Slot::A),
+            a: good,
+            b: good,
+        },
+        count,
+    }
+}
+
+/// U-Boot's script, in the form that it runs.
+fn script(board: &Board, scratch: &Path, epoch: Epoch) -> Result<std::path::PathBuf, ImageError> {
+    let head = HEAD.replace("SLOTS_FILE", slots_file(board));
+    let text = [&head, TEXT_BOOT_SCRIPT, TAIL].concat();
     let source = scratch.join("boot.cmd");
     fs::write(&source, text).map_err(io_error("write", &source))?;
     let script = scratch.join("boot.scr");

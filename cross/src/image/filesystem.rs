@@ -59,7 +59,7 @@ pub fn read_only(
 #[derive(Debug, Clone)]
 pub struct FatFile {
     /// Its name, without folder.
-    pub name: &'static str,
+    pub name: String,
     /// Its content.
     pub content: Content,
 }
@@ -107,7 +107,10 @@ pub fn fat(path: &Path, label: &str, size: u64, files: &[FatFile]) -> Result<(),
     let options = FsOptions::new().time_provider(&FIRST_DAY);
     let volume = FileSystem::new(&file, options).map_err(failed())?;
     for item in files {
-        let mut target = volume.root_dir().create_file(item.name).map_err(failed())?;
+        let mut target = volume
+            .root_dir()
+            .create_file(&item.name)
+            .map_err(failed())?;
         match &item.content {
             Content::Bytes(bytes) => target.write_all(bytes).map_err(failed())?,
             Content::File(from) => {

@@ -32,10 +32,13 @@ const ENABLED: &[(&str, &str)] = &[
     ("sockets.target.wants", "systemd-networkd.socket"),
     ("multi-user.target.wants", "ssh.service"),
     ("var.mount.wants", "edge-factory-reset.service"),
+    ("sysinit.target.wants", "edge-first-start.service"),
     ("multi-user.target.wants", "edge-agent.service"),
-    ("multi-user.target.wants", "edge-ota-confirm.service"),
-    ("multi-user.target.wants", "edge-first-start.service"),
+    ("edge-agent.service.wants", "edge-ota-confirm.service"),
 ];
+
+/// Files of `/etc` that are made at each start, with where.
+const MADE_AT_START: &[(&str, &str)] = &[("etc/localtime", "/run/edge/localtime")];
 
 /// What a root is made of.
 #[derive(Debug)]
@@ -219,6 +222,9 @@ impl Tree<'_> {
             let link = format!("etc/systemd/system/{target}/{unit}");
             let to = PathBuf::from(format!("/usr/lib/systemd/system/{unit}"));
             add(&mut all, &link, Content::Link(to));
+        }
+        for (name, made) in MADE_AT_START {
+            add(&mut all, name, Content::Link(PathBuf::from(made)));
         }
         Ok(all)
     }

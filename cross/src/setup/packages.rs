@@ -165,6 +165,12 @@ const PACKAGES: &[Package] = &[
         why: "makes and checks partition tables",
     },
     Package {
+        name: "dosfstools",
+        program: "fsck.fat",
+        purpose: Purpose::Test,
+        why: "makes and checks FAT file systems",
+    },
+    Package {
         name: "libubootenv-tool",
         program: "fw_printenv",
         purpose: Purpose::Test,

@@ -6,10 +6,11 @@
 //! - `builtin`: the files that are part of the program
 //! - `tree`: a file whose values know their lines; `inherit`: a file laid over those it inherits
 //! - `read`: the tree as types; `checks`: what must hold between keys; `problem`: how what is wrong is said
-//! - `detect`: which board this machine is
+//! - `detect`, `choice`: which board this machine is
 
 mod builtin;
 mod checks;
+mod choice;
 mod detect;
 mod hardware;
 mod inherit;
@@ -29,6 +30,7 @@ use std::{
 use serde::Deserialize;
 
 pub use self::{
+    choice::Choice,
     detect::{Detected, choose, compatible_strings},
     hardware::{
         CpuCluster, CpuRole, FanConfig, FanPoint, FanSource, GpuConfig, GpuSource, HeatedBy,

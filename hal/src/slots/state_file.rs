@@ -1,21 +1,21 @@
-//! Small files that keep slots' state. Tests put a file here that loses power.
+//! Small files that keep state over power cuts. Tests put a file here that loses power.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-/// Longest state file that is read; ours have a few hundred bytes.
-const MAX_BYTES: u64 = 64 * 1024;
+/// Longest state file that is read: the owner's provisioning, two files of 64 KiB, is the longest that there is.
+const MAX_BYTES: u64 = 256 * 1024;
 
 /// A small file, read and written whole.
 pub trait StateFile {
     /// Its content; none where there is no file.
     ///
     /// # Errors
-    /// What the system says; also for a file of over 64 KiB.
+    /// What the system says; also for a file of over 256 KiB.
     fn read(&mut self) -> io::Result<Option<Vec<u8>>>;
 
     /// Writes it and waits until it is on the medium.
@@ -44,7 +44,7 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     } else {
         Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            "over 64 KiB long",
+            "over 256 KiB long",
         ))
     }
 }
@@ -64,7 +64,8 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A file that is replaced by a rename: readers find the old or the new content. For file systems with a journal.
+/// A file that is replaced by a rename: readers find the old or the new content. For file systems with a journal. Only
+/// its user can read it.
 #[derive(Debug)]
 pub struct ReplacedFile(pub PathBuf);
 
@@ -77,7 +78,12 @@ impl StateFile for ReplacedFile {
         let mut new = self.0.clone().into_os_string();
         new.push(".new");
         let new = PathBuf::from(new);
-        let file = File::create(&new)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
         file.write_all_at(bytes, 0)?;
         file.sync_all()?;
         fs::rename(&new, &self.0)?;

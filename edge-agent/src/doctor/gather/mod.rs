@@ -6,15 +6,15 @@ pub(super) mod inference;
 pub(super) mod machine;
 
 use std::{
-    error::Error,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use edge_hal::Board;
+use edge_hal::{Board, board::Choice};
 
 use super::verdict::machine::SettingsFacts;
-use crate::{board_choice, settings::Options};
+pub(super) use crate::chain::chain;
+use crate::settings::Options;
 
 /// What every check may need to know.
 #[derive(Debug)]
@@ -53,24 +53,8 @@ impl Context {
 
 /// The board as the agent would choose it.
 fn choose_board(asked: Option<&str>) -> (Result<Board, String>, String) {
-    match board_choice::choose(asked, Path::new("/")) {
+    match Choice::new(asked, Path::new("/")) {
         Ok(choice) => (Ok(choice.board), choice.how),
         Err(error) => (Err(chain(&error)), String::new()),
     }
-}
-
-/// An error and its causes, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Some libraries repeat the cause in their own words.
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }

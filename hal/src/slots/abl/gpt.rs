@@ -4,6 +4,8 @@
 //! Layout and checks: UEFI specification 2.10, section 5.3. Bounds are ABL's (`ParseGptHeader`), which are narrower:
 //! entries of 128 bytes, 128 of them at most.
 
+use std::ops::Range;
+
 use crate::slots::block::BlockDevice;
 
 /// "EFI PART".
@@ -26,11 +28,11 @@ const ENTRY_SIZE: usize = 84;
 const ENTRIES_CRC: usize = 88;
 
 // Offsets in an entry.
-const TYPE_GUID: std::ops::Range<usize> = 0..16;
+const TYPE_GUID: Range<usize> = 0..16;
 const FIRST_LBA: usize = 32;
 const LAST_LBA: usize = 40;
 const ATTRIBUTES: usize = 48;
-const NAME: std::ops::Range<usize> = 56..128;
+const NAME: Range<usize> = 56..128;
 
 /// Why a table cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -298,6 +300,16 @@ impl Gpt {
     #[must_use]
     pub fn type_guid(&self, index: usize) -> &[u8] {
         self.entry(index).get(TYPE_GUID).unwrap_or_default()
+    }
+
+    /// Where a partition lies, in bytes from the start of the disk; none where the entry is empty.
+    #[must_use]
+    pub fn span(&self, index: usize) -> Option<Range<u64>> {
+        let entry = self.entry(index);
+        let first = u64_at(entry, FIRST_LBA)?;
+        let end = u64_at(entry, LAST_LBA)?.checked_add(1)?;
+        let span = first.checked_mul(self.sector)?..end.checked_mul(self.sector)?;
+        (first != 0 && span.start < span.end).then_some(span)
     }
 
     /// Changes the attributes of a partition, in memory.

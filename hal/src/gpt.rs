@@ -1,0 +1,98 @@
+//! Where a named partition lies on a disk or in an image of one: what tools need that read or write a single partition.
+//!
+//! The table is read as a boot loader reads it: the primary copy, or the backup where that is damaged.
+
+use std::{
+    fs::File,
+    io::{self, Seek as _, SeekFrom},
+    ops::Range,
+    os::unix::fs::FileExt as _,
+};
+
+use crate::slots::{
+    abl::gpt::{Gpt, GptError},
+    block::BlockDevice,
+};
+
+/// Sizes of sectors that disks with such a table have.
+const SECTOR_BYTES: [u32; 2] = [512, 4096];
+
+/// A partition by its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// Where it lies, in bytes from the start of the disk; whole sectors.
+    pub span: Range<u64>,
+    /// Bytes of the disk's sectors: 512 or 4,096.
+    pub sector_bytes: u32,
+}
+
+/// The partition called `name` of a disk or of its image. The size of the sectors is the one that a table is found
+/// with.
+///
+/// # Errors
+/// [`GptError::NoPartition`] and [`GptError::DuplicateName`]; others when there is no valid table.
+pub fn partition(disk: &File, name: &str) -> Result<Partition, GptError> {
+    let mut problem = None;
+    for sector_bytes in SECTOR_BYTES {
+        let mut device = ReadOnly::new(disk, sector_bytes).map_err(|source| GptError::Io {
+            operation: "read",
+            source,
+        })?;
+        match Gpt::read(&mut device) {
+            Ok(gpt) => {
+                let index = gpt
+                    .find(name)?
+                    .ok_or_else(|| GptError::NoPartition(name.to_owned()))?;
+                let span = gpt
+                    .span(index)
+                    .ok_or_else(|| GptError::NoPartition(name.to_owned()))?;
+                return Ok(Partition { span, sector_bytes });
+            }
+            // A disk that does not answer has no other sectors either.
+            Err(error @ GptError::Io { .. }) => return Err(error),
+            Err(error) => {
+                problem.get_or_insert(error);
+            }
+        }
+    }
+    Err(problem.unwrap_or(GptError::SectorSize(0)))
+}
+
+/// A disk that is looked at.
+struct ReadOnly<'a> {
+    file: &'a File,
+    sector_bytes: u32,
+    size_bytes: u64,
+}
+
+impl<'a> ReadOnly<'a> {
+    fn new(mut file: &'a File, sector_bytes: u32) -> io::Result<Self> {
+        Ok(Self {
+            file,
+            sector_bytes,
+            size_bytes: file.seek(SeekFrom::End(0))?,
+        })
+    }
+}
+
+impl BlockDevice for ReadOnly<'_> {
+    fn sector_bytes(&self) -> u32 {
+        self.sector_bytes
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&mut self, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
