@@ -10,6 +10,7 @@
 mod support;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cross::cache::Cache;
 use cross::emulated::{BOX, Emulated};
@@ -97,39 +98,43 @@ fn a_box_from_its_first_start_to_its_factory_reset() {
     let same = inside(&emulated, "sha256sum < /var/lib/edge-agent/identity.key");
     assert_eq!(key, same, "the box is the same");
 
-    // The slot is confirmed once the agent has served for a while.
-    support::eventually_within(
-        std::time::Duration::from_secs(300),
-        "slot A is confirmed",
-        || {
-            emulated
-                .board
-                .ssh("edge-ota status --json")
-                .is_ok_and(|status| is_good(&status, "A"))
-        },
-    );
-
-    // Slot B gets its turn with a root that is no root.
+    // The other slot gets its turn, on trial, and is confirmed once its agent has served for a while.
     inside(
         &emulated,
-        "dd if=/dev/zero of=/dev/disk/by-partlabel/root_b bs=1M count=1 conv=fsync 2>/dev/null; \
+        "edge-ota rollback && (sleep 1; systemctl reboot) >/dev/null 2>&1 &",
+    );
+    emulated
+        .board
+        .wait_for_console("starting slot B", 1)
+        .expect("slot B starts");
+    emulated.board.wait_for_ssh().expect("slot B works");
+    let minutes = Duration::from_secs(300);
+    support::eventually_within(minutes, "slot B is confirmed", || {
+        let status = emulated.board.ssh("edge-ota status --json");
+        status.is_ok_and(|status| runs_and_is_good(&status, "B"))
+    });
+
+    // Slot A gets its turn with a root that is no root any more.
+    inside(
+        &emulated,
+        "dd if=/dev/zero of=/dev/disk/by-partlabel/root_a bs=1M count=1 conv=fsync 2>/dev/null; \
          edge-ota rollback && (sleep 1; systemctl reboot) >/dev/null 2>&1 &",
     );
     emulated
         .board
-        .wait_for_console("starting slot B", 3)
-        .expect("three tries of slot B");
+        .wait_for_console("starting slot A", starts + 4)
+        .expect("three tries of slot A");
     emulated
         .board
-        .wait_for_console("starting slot A", starts + 2)
-        .expect("the box returns to slot A");
+        .wait_for_console("starting slot B", 2)
+        .expect("the box returns to slot B");
     emulated.board.wait_for_ssh().expect("the box is back");
     assert_eq!(
-        emulated.board.console().matches("starting slot B").count(),
-        3
+        emulated.board.console().matches("starting slot A").count(),
+        starts + 4
     );
     let status = inside(&emulated, "edge-ota status --json");
-    assert!(is_good(&status, "A"), "{status}");
+    assert!(runs_and_is_good(&status, "B"), "{status}");
 
     // Forgets its key, keeps what provisioning wrote.
     inside(
@@ -138,7 +143,7 @@ fn a_box_from_its_first_start_to_its_factory_reset() {
     );
     emulated
         .board
-        .wait_for_console("starting slot A", starts + 3)
+        .wait_for_console("starting slot B", 3)
         .expect("a restart");
     emulated.board.wait_for_ssh().expect("the box is back");
     let other = inside(&emulated, "sha256sum < /var/lib/edge-agent/identity.key");
@@ -149,11 +154,7 @@ fn a_box_from_its_first_start_to_its_factory_reset() {
 }
 
 /// Whether `slot` runs and is good, by `edge-ota status --json`.
-fn is_good(status: &str, slot: &str) -> bool {
+fn runs_and_is_good(status: &str, slot: &str) -> bool {
     let status: serde_json::Value = serde_json::from_str(status).expect("JSON");
-    let of_slot = |state: &serde_json::Value| {
-        state["slot"] == slot && (state["good"] == true || state["state"] == "good")
-    };
-    let slots = status["slots"].as_array().expect("slots");
-    status["running"] == slot && slots.iter().any(of_slot)
+    status["running"] == slot && status["slots"][slot]["state"] == "good"
 }

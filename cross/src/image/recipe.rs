@@ -157,8 +157,8 @@ impl Recipe {
             _ => Vulkan::Lavapipe,
         };
         let boot_drivers: &[&str] = match vulkan {
-            Vulkan::Turnip => &["ufs_qcom", "sd_mod", "phy_qcom_qmp_ufs", "erofs"],
-            Vulkan::Lavapipe => &["virtio_pci", "virtio_mmio", "virtio_blk", "erofs"],
+            Vulkan::Turnip => &["ufs_qcom", "sd_mod", "phy_qcom_qmp_ufs", "crc32c_generic", "erofs"],
+            Vulkan::Lavapipe => &["virtio_pci", "virtio_mmio", "virtio_blk", "crc32c_generic", "erofs"],
         };
         let mut kernel_arguments = format!("console={} quiet panic=3", boot.console);
         for argument in &boot.kernel_arguments {
