@@ -1,5 +1,9 @@
 //! A box without a screen at its first start, and at later ones: folders that stand for the box and its partition.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::{
     fs, io,
@@ -270,6 +274,16 @@ fn a_bad_file_is_told_with_its_lines_and_can_be_written_again() {
         machine.light("green:indicator-1"),
         ("none".into(), "0".into(), "0".into())
     );
+    // So is one whose writing was cut short.
+    let area = machine.path("run/edge/provisioning");
+    fs::rename(
+        area.join("provisioning.toml"),
+        area.join("provisioning.new"),
+    )
+    .unwrap();
+    let report = machine.start();
+    assert_eq!(report.state, "bad");
+    assert!(report.problems[0].contains("was cut short"), "{report:?}");
     machine.provision(GOOD);
     assert_eq!(machine.start().state, "provisioned");
 }

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::commands::sense::SenseArgs;
+use crate::commands::{provision::ProvisionArgs, sense::SenseArgs};
 
 /// Work with Aethir Edge boxes from a terminal or a script.
 #[derive(Debug, Parser)]
@@ -25,6 +25,8 @@ pub struct Cli {
 /// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Tell a box where it belongs, before its first start: writes into an image or onto a disk.
+    Provision(Box<ProvisionArgs>),
     /// Play a sensor: send readings to a model, check the answers, measure.
     Sense(Box<SenseArgs>),
     /// Print the completion script for a shell.

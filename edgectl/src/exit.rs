@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use crate::sensor::{dataset::DatasetError, link::LinkError, wire::WireError};
+use crate::{
+    provisioning::files::FilesError,
+    sensor::{dataset::DatasetError, link::LinkError, wire::WireError},
+};
 
 /// How the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +25,7 @@ impl Exit {
     /// The code for an error that ended the program.
     #[must_use]
     pub fn of(error: &anyhow::Error) -> Self {
-        if error.is::<DatasetError>() || error.is::<WireError>() {
+        if error.is::<DatasetError>() || error.is::<WireError>() || error.is::<FilesError>() {
             Self::Usage
         } else if error.is::<LinkError>() {
             Self::Unreachable

@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 use clap::Parser;
 use edgectl::{
     cli::{Cli, Command},
-    commands::{completions, sense},
+    commands::{completions, provision, sense},
     exit::Exit,
 };
 use tracing_subscriber::EnvFilter;
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .init();
     let result = match cli.command {
+        Command::Provision(args) => provision::run(*args),
         Command::Sense(args) => sense::run(*args),
         Command::Completions { shell } => Ok(completions::run(shell)),
     };

@@ -1,6 +1,7 @@
 //! Where a named partition lies on a disk or in an image of one: what tools need that read or write a single partition.
 //!
-//! The table is read as a boot loader reads it: the primary copy, or the backup where that is damaged.
+//! The table is read as a boot loader reads it: the primary copy, or the backup where that is damaged. A disk may be larger
+//! than the image that was written to it: then the table ends where the image does.
 
 use std::{
     fs::File,
@@ -14,6 +15,10 @@ use crate::slots::{
     block::BlockDevice,
 };
 
+/// "EFI PART" (UEFI specification 2.10, table 5.5).
+const SIGNATURE: &[u8; 8] = b"EFI PART";
+/// Where a header says in which sector the other copy is, the last one of the image.
+const ALTERNATE_LBA: u64 = 32;
 /// Sizes of sectors that disks with such a table have.
 const SECTOR_BYTES: [u32; 2] = [512, 4096];
 
@@ -58,6 +63,24 @@ pub fn partition(disk: &File, name: &str) -> Result<Partition, GptError> {
     Err(problem.unwrap_or(GptError::SectorSize(0)))
 }
 
+/// The size of the image that a disk was written with, as its primary header says; none where there is no header.
+fn image_bytes(file: &File, sector_bytes: u32) -> io::Result<Option<u64>> {
+    let header = u64::from(sector_bytes);
+    let read = |offset| {
+        let mut bytes = [0; 8];
+        match file.read_exact_at(&mut bytes, header + offset) {
+            Ok(()) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    if read(0)?.as_ref() != Some(SIGNATURE) {
+        return Ok(None);
+    }
+    let last = read(ALTERNATE_LBA)?.map(u64::from_le_bytes);
+    Ok(last.and_then(|last| last.checked_add(1)?.checked_mul(header)))
+}
+
 /// A disk that is looked at.
 struct ReadOnly<'a> {
     file: &'a File,
@@ -67,10 +90,12 @@ struct ReadOnly<'a> {
 
 impl<'a> ReadOnly<'a> {
     fn new(mut file: &'a File, sector_bytes: u32) -> io::Result<Self> {
+        let disk_bytes = file.seek(SeekFrom::End(0))?;
+        let image_bytes = image_bytes(file, sector_bytes)?;
         Ok(Self {
             file,
             sector_bytes,
-            size_bytes: file.seek(SeekFrom::End(0))?,
+            size_bytes: image_bytes.map_or(disk_bytes, |image| image.min(disk_bytes)),
         })
     }
 }

@@ -53,6 +53,13 @@ fn a_partition_is_found_by_its_name_with_sectors_of_both_sizes() {
             sector_bytes: sector as u32,
         };
         assert_eq!(find(&path, "provisioning").unwrap(), expected);
+        // A larger disk, to which the image was written.
+        let mut larger = fs::read(&path).unwrap();
+        larger.resize(larger.len() + (3 << 20), 0xff);
+        fs::write(&path, &larger).unwrap();
+        assert_eq!(find(&path, "provisioning").unwrap(), expected);
+        larger.truncate(2048 * sector);
+        fs::write(&path, larger).unwrap();
         // The backup counts where the primary copy is damaged.
         let mut damaged = fs::read(&path).unwrap();
         damaged[sector..2 * sector].fill(0);

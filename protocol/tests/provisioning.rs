@@ -130,6 +130,11 @@ fn each_mistake_is_named_with_line_key_and_what_to_do() {
             "without user name or parameters",
         ),
         (
+            "https://indexer.example/",
+            "http://indexer.example/",
+            "indexer is one without TLS",
+        ),
+        (
             CA,
             "beef",
             "line 6: region_ca_sha256 is \"beef\", which is no SHA-256",
@@ -251,7 +256,7 @@ fn each_mistake_is_named_with_line_key_and_what_to_do() {
         .collect();
     assert_eq!(
         missing,
-        ["version", "region", "region_ca_sha256", "indexer"]
+        ["version", "region", "indexer", "region_ca_sha256"]
     );
     for (bytes, expected) in [
         (&b"\xff\xfev\0e\0"[..], "no text in UTF-8"),

@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use edge_protocol::provisioning::{FILE, FILE_MAX_BYTES, UPDATE_ROOT_FILE};
+use edge_protocol::provisioning::{FILE, FILE_MAX_BYTES, UNFINISHED_FILE, UPDATE_ROOT_FILE};
 use nix::fcntl::OFlag;
 
 /// Both files as they are.
@@ -33,6 +33,9 @@ pub(super) enum Found {
 pub(super) fn read(folder: &Path) -> Found {
     let provisioning = match read_file(&folder.join(FILE)) {
         Ok(Some(bytes)) => bytes,
+        Ok(None) if folder.join(UNFINISHED_FILE).exists() => {
+            return Found::Unreadable(format!("writing {FILE} was cut short; write it again"));
+        }
         Ok(None) if is_mounted(folder) => {
             return Found::Nothing(format!("the partition \"provisioning\" has no {FILE}"));
         }

@@ -281,21 +281,31 @@ impl Reader<'_> {
             .broker
             .as_ref()
             .is_some_and(|url| url.starts_with("mqtts://"));
-        if is_tls && !has(&self, "region_ca_sha256") {
-            let what = "is missing, and without it a broker with mqtts:// cannot be believed; ask the region's operator for it";
-            self.problem(None, "region_ca_sha256", what.to_owned());
-        }
-        if has(&self, "enrolment_token") {
+        let has_token = has(&self, "enrolment_token");
+        if is_tls || has_token {
+            let who = if is_tls {
+                "a broker with mqtts://"
+            } else {
+                "enrolment_token"
+            };
             for key in ["indexer", "region_ca_sha256"] {
-                let told = self
-                    .problems
-                    .iter()
-                    .any(|problem| problem.key.as_deref() == Some(key));
-                if !has(&self, key) && !told {
-                    let what = "is missing, and enrolment_token needs it; ask the region's operator for it";
-                    self.problem(None, key, what.to_owned());
+                if !has(&self, key) {
+                    let what = format!(
+                        "is missing, and {who} needs it, since the box enrols there and must know whom to believe; ask the \
+                         region's operator"
+                    );
+                    self.problem(None, key, what);
                 }
             }
+        }
+        if is_tls
+            && draft
+                .indexer
+                .as_ref()
+                .is_some_and(|url| url.starts_with("http://"))
+        {
+            let what = "is one without TLS, and a broker with mqtts:// needs https:// there: the box enrols with it";
+            self.problem(None, "indexer", what.to_owned());
         }
         self.problems.truncate(PROBLEMS_MAX);
         match (draft.region, draft.broker) {

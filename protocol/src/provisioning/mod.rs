@@ -26,6 +26,8 @@ use crate::Id;
 pub const FILE: &str = "provisioning.toml";
 /// Name of the trusted root of updates beside it, which may be absent.
 pub const UPDATE_ROOT_FILE: &str = "update-root.json";
+/// Name of [`FILE`] while the tool writes it; alone on the partition it tells that writing was cut short.
+pub const UNFINISHED_FILE: &str = "provisioning.new";
 /// Name of the partition in the partition table.
 pub const PARTITION: &str = "provisioning";
 /// Longest file of either name that is read.

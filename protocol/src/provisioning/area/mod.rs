@@ -24,7 +24,7 @@ use fatfs::{
 };
 
 use self::staged::{Order, Staged};
-use super::{FILE, FILE_MAX_BYTES, UPDATE_ROOT_FILE};
+use super::{FILE, FILE_MAX_BYTES, UNFINISHED_FILE, UPDATE_ROOT_FILE};
 
 /// A file under its own name, its name while it is written, and that of its predecessor until it is removed.
 struct Name {
@@ -36,7 +36,7 @@ struct Name {
 const NAMES: [Name; 2] = [
     Name {
         file: FILE,
-        new: "provisioning.new",
+        new: UNFINISHED_FILE,
         old: "provisioning.old",
     },
     Name {

@@ -1,0 +1,149 @@
+//! The provisioning partition of a disk or of its image, as a stream of its own bytes.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    ops::Range,
+    os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use edge_hal::{gpt, slots::abl::gpt::GptError};
+use edge_protocol::provisioning::PARTITION;
+
+/// `O_EXCL` of open(2): on a block device it fails while anything on it is mounted.
+const EXCLUSIVE: i32 = 0o200;
+
+/// Why there is no provisioning partition to work on.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// Not there, or no right to it.
+    #[error("cannot open {}", path.display())]
+    Open {
+        /// The file or device.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Something on the disk is mounted.
+    #[error("{} is in use: a partition of it is mounted; unmount it (as your file manager's eject does) and try again", path.display())]
+    InUse {
+        /// The device.
+        path: PathBuf,
+    },
+    /// No image of a disk, or one without this partition.
+    #[error("{} is no disk of a box: give its whole image, or the whole disk such as /dev/sdX", path.display())]
+    Table {
+        /// The file or device.
+        path: PathBuf,
+        /// What is wrong with its partition table.
+        #[source]
+        source: GptError,
+    },
+}
+
+/// What the caller wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Look.
+    Read,
+    /// Look and write.
+    Write,
+}
+
+/// The partition. Its `flush` waits until all is on the medium.
+#[derive(Debug)]
+pub struct Area {
+    file: File,
+    span: Range<u64>,
+    position: u64,
+    /// Bytes of the disk's sectors: 512 or 4,096.
+    pub sector_bytes: u32,
+}
+
+impl Area {
+    /// The provisioning partition of the disk or image at `path`.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn open(path: &Path, access: Access) -> Result<Self, DiskError> {
+        let open_error = |source| DiskError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let is_device = std::fs::metadata(path)
+            .map_err(open_error)?
+            .file_type()
+            .is_block_device();
+        let is_writing = access == Access::Write;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(is_writing)
+            .custom_flags(if is_device && is_writing {
+                EXCLUSIVE
+            } else {
+                0
+            })
+            .open(path)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::ResourceBusy => DiskError::InUse {
+                    path: path.to_owned(),
+                },
+                _ => open_error(source),
+            })?;
+        let partition = gpt::partition(&file, PARTITION).map_err(|source| DiskError::Table {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            file,
+            span: partition.span,
+            position: 0,
+            sector_bytes: partition.sector_bytes,
+        })
+    }
+
+    /// The place in the partition and how many of `wanted` bytes are left there.
+    fn here(&self, wanted: usize) -> (u64, usize) {
+        let left = (self.span.end - self.span.start).saturating_sub(self.position);
+        let count = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
+        (self.span.start.saturating_add(self.position), count)
+    }
+}
+
+impl Read for Area {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (place, count) = self.here(buffer.len());
+        let buffer = buffer.get_mut(..count).unwrap_or_default();
+        let count = self.file.read_at(buffer, place)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Write for Area {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (place, count) = self.here(bytes.len());
+        let bytes = bytes.get(..count).unwrap_or_default();
+        let count = self.file.write_at(bytes, place)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+impl Seek for Area {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(offset) => (self.span.end - self.span.start).checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
