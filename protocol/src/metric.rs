@@ -74,6 +74,10 @@ pub const MODEL_STATE: &str = "state";
 pub const SUCCESS: &str = "success";
 /// Prefix of failed requests since the agent started, followed by [`crate::Status::reason`].
 pub const FAILURE_PREFIX: &str = "failure/";
+/// Rows that the model has run for since the agent started: Triton's `nv_inference_count`.
+pub const INFERENCE_COUNT: &str = "inference_count";
+/// Runs of the model since the agent started, each for one or more rows: Triton's `nv_inference_exec_count`.
+pub const EXEC_COUNT: &str = "exec_count";
 /// Total time that requests waited in the queue since the agent started, in microseconds.
 pub const QUEUE_US: &str = "queue_us";
 /// Total time of the runtime since the agent started, in microseconds.

@@ -2,14 +2,19 @@
 //!
 //! Knows nothing of MQTT: a [`Job`] comes with the [`Reply`] that takes its outcome.
 
+mod batching;
 mod crew;
+mod graph;
 mod job;
 mod model;
 mod models;
 mod permits;
+mod queue;
 mod repository;
 mod runtime;
+pub mod schedule;
 mod statistics;
+mod values;
 mod worker;
 
 pub use job::{Job, Reply};

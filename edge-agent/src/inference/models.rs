@@ -11,16 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Sender, TrySendError};
 use edge_protocol::{Id, Status};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::{
-    Job, Permits, Runtime, Statistics,
+    Job, Permits, Runtime, Statistics, batching,
     crew::{Crew, Load, Shared, Work},
     model::Model,
+    queue::Queue,
     repository::{ModelEntry, scan},
     worker::Run,
 };
@@ -53,7 +53,7 @@ struct Served {
 
 enum State {
     Loading,
-    Ready(Sender<Job>),
+    Ready(Queue),
     Failed(String),
 }
 
@@ -173,10 +173,12 @@ impl Models {
     fn load_one(&self, entry: &ModelEntry, load: Load) {
         let started = Instant::now();
         let statistics = self.statistics(&entry.name);
+        let (policy, batching) = batching::wish(&entry.config);
         let work = Work {
             model: entry.name.clone(),
             version: entry.version,
-            queue_size: entry.config.max_queue_size,
+            policy,
+            batching,
             instances: entry.config.instances,
             load,
             load_again: LOAD_AGAIN,
@@ -257,18 +259,7 @@ impl Models {
                 let why = format!("the model {name} could not be loaded: {why}");
                 refuse(job, Status::RuntimeFailed, &why, None, statistics);
             }
-            State::Ready(queue) => match queue.try_send(job) {
-                Ok(()) => {}
-                Err(TrySendError::Full(job)) => {
-                    let why = format!("the queue of the model {name} is full");
-                    let retry = drain_time(queue.len(), &model.statistics);
-                    refuse(job, Status::Unavailable, &why, Some(retry), statistics);
-                }
-                Err(TrySendError::Disconnected(job)) => {
-                    let why = format!("the threads of the model {name} have ended");
-                    refuse(job, Status::RuntimeFailed, &why, None, statistics);
-                }
-            },
+            State::Ready(queue) => queue.push(job),
         }
     }
 
@@ -311,19 +302,6 @@ fn refuse(
         statistics.ended(status);
     }
     job.reply.send(outcome);
-}
-
-/// Time in which `waiting` jobs will have run, by the mean of all so far; between 10 ms and 10 s.
-fn drain_time(waiting: usize, statistics: &Statistics) -> Duration {
-    let (_, compute_us) = statistics.totals_us();
-    let ran: u64 = statistics
-        .outcomes()
-        .filter(|(status, _)| *status == Status::Ok)
-        .map(|(_, count)| count)
-        .sum();
-    let mean_us = compute_us / ran.max(1);
-    Duration::from_micros(mean_us.saturating_mul(waiting as u64))
-        .clamp(Duration::from_millis(10), Duration::from_secs(10))
 }
 
 /// Loads copies of a model, now and when a thread of it is replaced.
@@ -387,6 +365,7 @@ mod tests {
         models.queue(
             name,
             Job {
+                client: Id::new("sensor-1").unwrap(),
                 body: "{}".into(),
                 encoding: Encoding::Json,
                 arrived: now,

@@ -23,8 +23,22 @@ pub struct ModelEntry {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Requests that may wait; more are refused with 503.
+    /// Most rows of one run: requests of several clients run together along the first dimension of every input up to
+    /// this. 1, or Triton's 0: every request runs alone. Absent: where the graph allows it and a trial run at the start
+    /// shows that the answers are the same and that it saves time.
+    pub max_batch_size: Option<usize>,
+    /// Longest time that a request waits for others to run with, in microseconds.
+    pub max_queue_delay_microseconds: u64,
+    /// Requests that may wait; more are refused with 503, those of the client first that has most.
     pub max_queue_size: usize,
+    /// Priorities that a request may have: 1 goes first, this one last. 0: all are alike.
+    pub priority_levels: u64,
+    /// Priority of a request that names none. 0: the last.
+    pub default_priority_level: u64,
+    /// Requests a second that one client may send, on average; more are refused with 429. 0: as many as it wants.
+    pub client_requests_per_second: f64,
+    /// Requests that one client may send at once after a pause, where `client_requests_per_second` is set.
+    pub client_burst: u32,
     /// Copies of the model that run side by side.
     pub instances: usize,
     /// Threads that one run uses.
@@ -38,7 +52,13 @@ pub struct ModelConfig {
 impl Default for ModelConfig {
     fn default() -> Self {
         Self {
+            max_batch_size: None,
+            max_queue_delay_microseconds: 0,
             max_queue_size: 128,
+            priority_levels: 0,
+            default_priority_level: 0,
+            client_requests_per_second: 0.0,
+            client_burst: 10,
             instances: 1,
             intra_op_threads: 1,
             allow_non_finite: false,
@@ -77,6 +97,12 @@ pub enum RepositoryError {
         min: usize,
         /// Largest value.
         max: usize,
+    },
+    /// A quota that is none.
+    #[error("{path}: client_requests_per_second must be 0 or lie between 1/3600 and 1000000")]
+    Rate {
+        /// The file.
+        path: PathBuf,
     },
     /// A model without a version that can be loaded.
     #[error("{path} has no version: put the graph into {path}/1/model.onnx")]
@@ -137,19 +163,47 @@ fn read_config(path: &Path) -> Result<ModelConfig, RepositoryError> {
         path: path.to_owned(),
         source: Box::new(source),
     })?;
-    for (key, value, max) in [
-        ("max_queue_size", config.max_queue_size, 512),
-        ("instances", config.instances, 16),
-        ("intra_op_threads", config.intra_op_threads, 64),
+    let whole = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    for (key, value, min, max) in [
+        (
+            "max_batch_size",
+            config.max_batch_size.unwrap_or(0),
+            0,
+            1_024,
+        ),
+        (
+            "max_queue_delay_microseconds",
+            whole(config.max_queue_delay_microseconds),
+            0,
+            1_000_000,
+        ),
+        ("max_queue_size", config.max_queue_size, 1, 512),
+        ("priority_levels", whole(config.priority_levels), 0, 16),
+        (
+            "default_priority_level",
+            whole(config.default_priority_level),
+            0,
+            whole(config.priority_levels.max(1)),
+        ),
+        ("client_burst", config.client_burst as usize, 1, 10_000),
+        ("instances", config.instances, 1, 16),
+        ("intra_op_threads", config.intra_op_threads, 1, 64),
     ] {
-        if !(1..=max).contains(&value) {
+        if !(min..=max).contains(&value) {
             return Err(RepositoryError::Range {
                 path: path.to_owned(),
                 key,
-                min: 1,
+                min,
                 max,
             });
         }
+    }
+    // Less than one an hour would be no service, and more than a million a second no limit.
+    let rate = config.client_requests_per_second;
+    if rate != 0.0 && !(1.0 / 3_600.0..=1e6).contains(&rate) {
+        return Err(RepositoryError::Rate {
+            path: path.to_owned(),
+        });
     }
     Ok(config)
 }

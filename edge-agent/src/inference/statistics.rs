@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 /// What a model has done.
 pub struct Statistics {
     outcomes: [AtomicU64; Status::ALL.len()],
+    inferences: AtomicU64,
+    executions: AtomicU64,
     queue_us: AtomicU64,
     compute_us: AtomicU64,
     interval: Mutex<Interval>,
@@ -37,6 +39,8 @@ impl Statistics {
             || Histogram::new_with_bounds(1, TIME_MAX_US, 2).expect("1 < TIME_MAX_US, 2 digits");
         Self {
             outcomes: std::array::from_fn(|_| AtomicU64::new(0)),
+            inferences: AtomicU64::new(0),
+            executions: AtomicU64::new(0),
             queue_us: AtomicU64::new(0),
             compute_us: AtomicU64::new(0),
             interval: Mutex::new(Interval {
@@ -55,7 +59,23 @@ impl Statistics {
         }
     }
 
-    /// A request has run.
+    /// The model has run once, for so many rows.
+    pub fn executed(&self, rows: usize) {
+        self.executions.fetch_add(1, Ordering::Relaxed);
+        self.inferences.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Rows that the model has run for since the start, and the runs that it took: Triton's `nv_inference_count` and
+    /// `nv_inference_exec_count`. Their ratio is the mean batch.
+    #[must_use]
+    pub fn runs(&self) -> (u64, u64) {
+        (
+            self.inferences.load(Ordering::Relaxed),
+            self.executions.load(Ordering::Relaxed),
+        )
+    }
+
+    /// A request has run, by itself or with others.
     pub fn ran(&self, queue: Duration, compute: Duration) {
         let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let (queue, compute) = (microseconds(queue), microseconds(compute));

@@ -141,6 +141,7 @@ impl Service {
                 self.models.queue(
                     &request.model,
                     Job {
+                        client: key.client.clone(),
                         body: request.body,
                         encoding,
                         arrived: now,

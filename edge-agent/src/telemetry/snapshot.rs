@@ -183,6 +183,9 @@ fn take_model(report: &ModelReport, put: &mut impl FnMut(&str, Value)) {
             put(&name, Value::UInt(count));
         }
     }
+    let (inferences, executions) = report.statistics.runs();
+    put(metric::INFERENCE_COUNT, Value::UInt(inferences));
+    put(metric::EXEC_COUNT, Value::UInt(executions));
     let (queue_us, compute_us) = report.statistics.totals_us();
     put(metric::QUEUE_US, Value::UInt(queue_us));
     put(metric::COMPUTE_US, Value::UInt(compute_us));
