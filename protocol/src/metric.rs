@@ -68,8 +68,10 @@ pub const INFERENCE_PREFIX: &str = "inference/";
 pub const PROVIDER: &str = "provider";
 /// Version of the model being served.
 pub const MODEL_VERSION: &str = "version";
-/// `loading`, `ready` or `failed: REASON`.
+/// `loading`, `ready`, `unloaded` or `failed: REASON`.
 pub const MODEL_STATE: &str = "state";
+/// Highest version that could not be loaded, as `VERSION: REASON`, while another one may serve; empty without one.
+pub const FAILED_VERSION: &str = "failed_version";
 /// Requests answered with 200 since the agent started.
 pub const SUCCESS: &str = "success";
 /// Prefix of failed requests since the agent started, followed by [`crate::Status::reason`].
