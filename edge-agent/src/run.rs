@@ -13,7 +13,7 @@ use crate::{
     hardware::{self, Hardware, HardwareError},
     health::{self, Feeder, Limits, Part, Vitals, feeder::Equipment, notify::Notify, store::Store},
     identity,
-    inference::Models,
+    inference::{Library, Loader, Models},
     presence::{Presence, PresenceError},
     requests::{
         intake::{Intake, Share},
@@ -90,9 +90,13 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
         models: models.clone(),
         vitals: vitals.clone(),
     })?;
-    let loader = models
-        .load(settings.models.clone(), settings.onnxruntime.clone())
+    let library = Library {
+        dir: settings.models.clone(),
+        onnxruntime: settings.onnxruntime.clone(),
+    };
+    let loader = Loader::start(models.clone(), library)
         .map_err(system("start the thread that loads models"))?;
+    let loader = Arc::new(loader);
     let service = Arc::new(Service::new(
         settings.region.clone(),
         settings.box_id.clone(),
@@ -114,6 +118,7 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
     let deadline = Duration::from_secs(settings.drain_timeout_s.into());
     info!(running = service.running(), "draining");
     feeder.stopping();
+    loader.stop();
     shared.leave().await;
     service.close();
     let drained = async {

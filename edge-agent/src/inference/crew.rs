@@ -68,6 +68,8 @@ pub(super) struct Crew {
 
 impl Crew {
     /// Loads the copies of a model and starts their threads: the crew, and the queue that it takes jobs from.
+    ///
+    /// They end, after what is in the queue, when its sender is dropped.
     pub(super) fn start(
         work: Work,
         shared: Arc<Shared>,
@@ -98,8 +100,13 @@ impl Crew {
         }
     }
 
+    /// Whether all threads have ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.stations.lock().is_empty()
+    }
+
     /// Loads a copy and starts its thread.
-    fn hire(&self, worker: WorkerId) -> Result<(), String> {
+    fn hire(self: &Arc<Self>, worker: WorkerId) -> Result<(), String> {
         let mut copy = (self.work.load)()?;
         let pulse = self.shared.vitals.watch(Part::Worker(worker.clone()));
         let abandoned = self.shared.abandoned.clone();
@@ -116,7 +123,7 @@ impl Crew {
             // The kernel keeps 15 characters of a thread's name.
             .name(format!("{}-{}", station.worker().number, identity.name))
             .spawn({
-                let station = station.clone();
+                let (station, crew) = (station.clone(), self.clone());
                 move || {
                     worker::work(
                         &mut *copy,
@@ -126,6 +133,8 @@ impl Crew {
                         &statistics,
                         &station,
                     );
+                    // The queue has ended, or another thread has taken over.
+                    crew.dismiss(station.worker());
                 }
             });
         match started {
@@ -386,6 +395,25 @@ mod tests {
         bench.release.send(()).unwrap();
         bench.wait("the thread has come back", |bench| bench.abandoned() == 0);
         assert!(first.try_recv().is_err(), "answered once");
+    }
+
+    #[test]
+    fn the_threads_end_with_their_queue_after_what_is_in_it() {
+        let bench = bench(&[Does::Answer, Does::Answer], 2);
+        let outcomes: Vec<_> = (0..4).map(|_| bench.ask()).collect();
+        assert!(!bench.crew.has_ended());
+        let (crew, shared) = (bench.crew.clone(), bench.shared.clone());
+        drop(bench.queue);
+        for outcome in &outcomes {
+            assert_eq!(get(outcome).status, Status::Ok);
+        }
+        let started = Instant::now();
+        while !crew.has_ended() {
+            assert!(started.elapsed() < PATIENCE, "the threads end");
+            thread::yield_now();
+        }
+        assert!(shared.vitals.marks().is_empty(), "nobody watches them");
+        assert_eq!(shared.permits.most(), 1, "nor counts them");
     }
 
     #[test]

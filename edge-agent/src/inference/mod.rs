@@ -2,20 +2,30 @@
 //!
 //! Knows nothing of MQTT: a [`Job`] comes with the [`Reply`] that takes its outcome.
 
+mod catalogue;
 mod crew;
 mod job;
+mod loader;
+mod manifest;
 mod model;
+mod model_config;
 mod models;
 mod permits;
+mod policy;
 mod repository;
 mod runtime;
 mod statistics;
+mod warmup;
+mod watch;
 mod worker;
 
 pub use job::{Job, Reply};
+pub use loader::{Done, Library, LoadError, Loader};
+pub use model_config::{ConfigError, Fill, ModelConfig, VersionPolicy, Warmup, WarmupInput};
 pub use models::{ModelReport, ModelState, Models, PROVIDER};
 pub use permits::Permits;
-pub use repository::{ModelConfig, ModelEntry, RepositoryError, scan};
+pub(crate) use repository::NONE_GIVEN;
+pub use repository::{ModelEntry, ModelFolder, RepositoryError, VersionFolder, scan};
 pub use runtime::{Runtime, RuntimeError};
 pub use statistics::Statistics;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use edge_protocol::{
     Datatype,
-    oip::{Inputs, Request, Tensor, TensorError},
+    oip::{Inputs, Request, Tensor, TensorError, server::TensorMetadata},
 };
 use half::{bf16, f16};
 use ort::{
@@ -26,6 +26,13 @@ pub(super) struct Model {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     allow_non_finite: bool,
+}
+
+/// What a model takes and gives.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Signature {
+    pub(super) inputs: Vec<TensorMetadata>,
+    pub(super) outputs: Vec<TensorMetadata>,
 }
 
 /// An input or output of the graph.
@@ -104,6 +111,22 @@ impl Model {
             options: Arc::new(RunOptions::new()?),
             allow_non_finite: entry.config.allow_non_finite,
         })
+    }
+
+    /// What it takes and gives.
+    pub(super) fn signature(&self) -> Signature {
+        let metadata = |ports: &[Port]| {
+            let metadata = |port: &Port| TensorMetadata {
+                name: port.name.clone(),
+                datatype: port.datatype,
+                shape: port.shape.clone(),
+            };
+            ports.iter().map(metadata).collect()
+        };
+        Signature {
+            inputs: metadata(&self.inputs),
+            outputs: metadata(&self.outputs),
+        }
     }
 }
 
@@ -336,21 +359,27 @@ fn to_value(tensor: &Tensor) -> Result<DynValue, ModelError> {
             ort::value::Tensor::from_array((shape, data))?.into_dyn()
         }
         Datatype::Bytes => {
-            let texts: Result<Vec<String>, _> = tensor
-                .elements()
-                .map(|element| String::from_utf8(element.to_vec()))
-                .collect();
-            let texts = texts.map_err(|error| ModelError::Tensor {
+            let texts: Result<Vec<String>, _> = tensor.elements().map(text).collect();
+            let texts = texts.map_err(|why| ModelError::Tensor {
                 name: tensor.name.clone(),
                 source: TensorError::Element {
                     datatype: Datatype::Bytes,
-                    why: format!("the model takes text: {error}"),
+                    why: format!("the model takes text: {why}"),
                 },
             })?;
             ort::value::Tensor::from_string_array((shape, texts.as_slice()))?.into_dyn()
         }
         datatype => for_number!(datatype, number),
     })
+}
+
+/// An element as ONNX Runtime's C interface takes it: UTF-8 that ends at the first zero byte.
+fn text(element: &[u8]) -> Result<String, String> {
+    let text = std::str::from_utf8(element).map_err(|error| error.to_string())?;
+    if text.contains('\0') {
+        return Err("a zero byte stands in it".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// The tensor for one of the runtime's values.

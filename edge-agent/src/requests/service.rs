@@ -140,6 +140,7 @@ impl Service {
                 let service = self.clone();
                 self.models.queue(
                     &request.model,
+                    None,
                     Job {
                         body: request.body,
                         encoding,

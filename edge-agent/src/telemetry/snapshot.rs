@@ -173,8 +173,17 @@ fn take_model(report: &ModelReport, put: &mut impl FnMut(&str, Value)) {
         ModelState::Loading => "loading".to_owned(),
         ModelState::Ready => "ready".to_owned(),
         ModelState::Failed(why) => format!("failed: {why}"),
+        ModelState::Unloaded => "unloaded".to_owned(),
     };
     put(metric::MODEL_STATE, Value::Text(state));
+    let failed = report
+        .failed
+        .as_ref()
+        .map(|(version, why)| format!("{version}: {why}"));
+    put(
+        metric::FAILED_VERSION,
+        Value::Text(failed.unwrap_or_default()),
+    );
     for (status, count) in report.statistics.outcomes() {
         if status == Status::Ok {
             put(metric::SUCCESS, Value::UInt(count));
