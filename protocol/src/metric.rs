@@ -70,7 +70,8 @@ pub const PROVIDER: &str = "provider";
 pub const MODEL_VERSION: &str = "version";
 /// `loading`, `ready`, `unloaded` or `failed: REASON`.
 pub const MODEL_STATE: &str = "state";
-/// Highest version that could not be loaded, as `VERSION: REASON`, while another one may serve; empty without one.
+/// Highest version that could not be loaded, as `VERSION: REASON`, where it is that which serves or a higher one;
+/// else empty.
 pub const FAILED_VERSION: &str = "failed_version";
 /// Requests answered with 200 since the agent started.
 pub const SUCCESS: &str = "success";

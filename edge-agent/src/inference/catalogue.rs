@@ -78,21 +78,6 @@ impl Models {
             entries.filter(is_wanted).collect()
         })
     }
-
-    /// What is wrong with the versions of a model.
-    pub(super) fn failures(&self, name: &Id) -> Result<(), String> {
-        let failures = self.look(|served| {
-            let failures = served.get(name).map(Served::failures).into_iter().flatten();
-            failures
-                .map(|(version, why)| format!("version {version}: {why}"))
-                .collect::<Vec<_>>()
-        });
-        if failures.is_empty() {
-            Ok(())
-        } else {
-            Err(failures.join("; "))
-        }
-    }
 }
 
 fn failed((version, reason): (u64, String)) -> FailedVersion {

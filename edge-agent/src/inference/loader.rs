@@ -161,7 +161,7 @@ struct State {
     /// Versions that are complete, though no manifest says so.
     in_place: BTreeSet<(Id, u64)>,
     served: BTreeMap<(Id, u64), Origin>,
-    failed: BTreeMap<(Id, u64), Origin>,
+    failed: BTreeMap<(Id, u64), (Origin, String)>,
     /// Models that an admin has given up.
     unloaded: BTreeSet<Id>,
     is_stopping: Arc<AtomicBool>,
@@ -243,12 +243,11 @@ impl State {
             if self.is_stopping.load(Ordering::Relaxed) {
                 return;
             }
-            if !self.unloaded.contains(&name)
-                && let Err(error) = folder
-                    .map_err(|error| error.to_string())
-                    .and_then(|it| self.update(&it))
-            {
-                self.models.in_trouble(&name, Some(error));
+            match folder {
+                _ if self.unloaded.contains(&name) => {}
+                // What is wrong with it has been told where it was found.
+                Ok(folder) => drop(self.update(&folder)),
+                Err(error) => self.models.in_trouble(&name, Some(error.to_string())),
             }
         }
     }
@@ -259,22 +258,24 @@ impl State {
             return Err(LoadError::Unknown(name.clone()));
         }
         self.unloaded.remove(name);
-        let result = ModelFolder::read(name.clone(), &path)
-            .map_err(|error| error.to_string())
-            .and_then(|folder| {
+        let failures = match ModelFolder::read(name.clone(), &path) {
+            Ok(folder) => {
                 self.trust(&folder);
                 self.failed.retain(|(model, _), _| model != name);
                 self.update(&folder)
-            });
-        if let Err(why) = &result {
-            self.models.in_trouble(name, Some(why.clone()));
+            }
+            Err(error) => {
+                self.models.in_trouble(name, Some(error.to_string()));
+                vec![error.to_string()]
+            }
+        };
+        if failures.is_empty() {
+            return Ok(());
         }
-        result
-            .and_then(|()| self.models.failures(name))
-            .map_err(|why| LoadError::Failed {
-                model: name.clone(),
-                why,
-            })
+        Err(LoadError::Failed {
+            model: name.clone(),
+            why: failures.join("; "),
+        })
     }
 
     fn unload(&mut self, name: &Id) -> Result<(), LoadError> {
@@ -294,21 +295,27 @@ impl State {
         self.in_place.retain(|(model, _)| model != name);
     }
 
-    /// Loads and gives up versions of a model until those serve that shall.
-    fn update(&mut self, folder: &ModelFolder) -> Result<(), String> {
+    /// Loads and gives up versions of a model until those serve that shall. What is wrong with those that shall and
+    /// do not.
+    fn update(&mut self, folder: &ModelFolder) -> Vec<String> {
         let name = &folder.name;
         let available: BTreeSet<u64> = folder.versions.keys().copied().collect();
-        for versions in [&mut self.served, &mut self.failed] {
-            versions.retain(|(model, version), _| model != name || available.contains(version));
-        }
-        self.in_place
-            .retain(|(model, version)| model != name || available.contains(version));
+        let stays = |(model, version): &(Id, u64)| model != name || available.contains(version);
+        self.served.retain(|key, _| stays(key));
+        self.failed.retain(|key, _| stays(key));
+        self.in_place.retain(stays);
         let plan = policy::plan(&folder.config.version_policy, &available);
-        let mut chosen = BTreeSet::new();
+        let (mut chosen, mut failures) = (BTreeSet::new(), Vec::new());
         for version in &plan.candidates {
-            if chosen.len() < plan.count && self.serves(folder, *version) {
+            if chosen.len() == plan.count {
+                break;
+            }
+            let failure = self.serve(folder, *version).err();
+            // A copy made of other files or settings goes on serving.
+            if failure.is_none() || self.served.contains_key(&(name.clone(), *version)) {
                 chosen.insert(*version);
             }
+            failures.extend(failure.map(|why| format!("version {version}: {why}")));
         }
         let serving = self.models.serving(name);
         for version in policy::given_up(&serving, &chosen, &available) {
@@ -318,28 +325,31 @@ impl State {
         }
         // What failed and has gone since is no news any more.
         self.models.keep_versions(name, &available);
-        self.models.in_trouble(
-            name,
-            plan.candidates.is_empty().then(|| NONE_GIVEN.to_owned()),
-        );
-        Ok(())
+        let trouble = plan.candidates.is_empty().then(|| NONE_GIVEN.to_owned());
+        self.models.in_trouble(name, trouble.clone());
+        failures.extend(trouble);
+        failures
     }
 
-    /// Whether a version serves, after an attempt to load it where that makes sense.
-    fn serves(&mut self, folder: &ModelFolder, version: u64) -> bool {
+    /// Lets a version serve, if it does not and there is a point in trying.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn serve(&mut self, folder: &ModelFolder, version: u64) -> Result<(), String> {
         let key = (folder.name.clone(), version);
         let (Some(entry), Some(files)) = (folder.entry(version), folder.versions.get(&version))
         else {
-            return false;
+            return Ok(());
         };
         let origin = (files.mark, folder.config.clone());
-        if self.served.get(&key) == Some(&origin) {
-            return true;
-        }
-        // A copy made of other files or settings goes on serving until this one can.
-        let is_served = self.served.contains_key(&key);
-        if self.failed.get(&key) == Some(&origin) {
-            return is_served;
+        let is_served = match self.served.get(&key) {
+            Some(serving) if *serving == origin => return Ok(()),
+            serving => serving.is_some(),
+        };
+        if let Some((failed, why)) = self.failed.get(&key)
+            && *failed == origin
+        {
+            return Err(why.clone());
         }
         let is_complete = match manifest::check(&files.path) {
             Completeness::Complete => Ok(()),
@@ -347,24 +357,24 @@ impl State {
             Completeness::Unknown => Err(WAITS.to_owned()),
             Completeness::Incomplete(why) => Err(format!("it is not complete: {why}")),
         };
-        let is_tried = is_complete.is_ok();
-        match is_complete.and_then(|()| self.bring_up(&entry)) {
-            Ok(()) => {
-                self.failed.remove(&key);
-                self.served.insert(key, origin);
-                true
+        // What is not complete is looked at again with the next change.
+        let is_final = is_complete.is_ok();
+        let result = is_complete.and_then(|()| self.bring_up(&entry));
+        if let Err(why) = &result {
+            let is_news = self.models.failed(&key.0, version, why);
+            if is_news && is_served {
+                error!(model = %key.0, version, why, "a new copy does not serve; the old one goes on");
+            } else if is_news {
+                error!(model = %key.0, version, why, "model is not served");
             }
-            Err(why) => {
-                if self.models.failed(&key.0, version, &why) {
-                    error!(model = %key.0, version, why, is_served, "the version does not serve");
-                }
-                // What is not complete is looked at again with the next change.
-                if is_tried {
-                    self.failed.insert(key, origin);
-                }
-                is_served
+            if is_final {
+                self.failed.insert(key, (origin, why.clone()));
             }
+        } else {
+            self.failed.remove(&key);
+            self.served.insert(key, origin);
         }
+        result
     }
 
     /// Loads a version, tries it out, and lets it take requests.

@@ -3,6 +3,7 @@
 //! Knows nothing of MQTT: a [`Job`] comes with the [`Reply`] that takes its outcome.
 
 mod catalogue;
+mod classification;
 mod crew;
 mod job;
 mod loader;

@@ -14,6 +14,7 @@ use ort::{
 use tracing::warn;
 
 use super::{
+    classification::classify,
     repository::ModelEntry,
     worker::{Run, Stop},
 };
@@ -26,6 +27,8 @@ pub(super) struct Model {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     allow_non_finite: bool,
+    /// Names of the classes.
+    labels: Vec<String>,
 }
 
 /// What a model takes and gives.
@@ -85,6 +88,8 @@ pub(super) enum ModelError {
     UnknownOutput { name: String, known: String },
     #[error("tensor {name:?}: {source}")]
     Tensor { name: String, source: TensorError },
+    #[error("{0}")]
+    Classification(String),
     #[error("ONNX Runtime failed: {0}")]
     Runtime(#[from] ort::Error),
 }
@@ -110,6 +115,7 @@ impl Model {
             session,
             options: Arc::new(RunOptions::new()?),
             allow_non_finite: entry.config.allow_non_finite,
+            labels: entry.config.labels.clone(),
         })
     }
 
@@ -138,6 +144,7 @@ impl Run for Model {
             inputs,
             outputs,
             allow_non_finite,
+            labels,
         } = self;
         let wanted = wanted(outputs, request)?;
         let mut values = Vec::with_capacity(inputs.len());
@@ -146,13 +153,14 @@ impl Run for Model {
             values.push((tensor.name, SessionInputValue::from(value)));
         }
         let results = session.run_with_options(values, options.as_ref())?;
-        wanted
+        let results: Result<Vec<_>, _> = wanted
             .into_iter()
             .map(|port| match results.get(&port.name) {
                 Some(value) => from_value(port, value),
                 None => Err(unknown_output(outputs, &port.name)),
             })
-            .collect()
+            .collect();
+        classify(results?, request, labels).map_err(ModelError::Classification)
     }
 
     fn stopper(&self) -> Arc<dyn Stop> {

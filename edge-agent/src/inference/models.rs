@@ -169,7 +169,7 @@ pub struct ModelReport {
     pub version: u64,
     /// Its state.
     pub state: ModelState,
-    /// A version that could not be loaded, the highest of them, with the reason. Another one may serve.
+    /// The highest version that could not be loaded, with the reason, where it is that which serves or a higher one.
     pub failed: Option<(u64, String)>,
     /// What it has done.
     pub statistics: Arc<Statistics>,
@@ -288,8 +288,14 @@ impl Models {
     /// What is wrong with a model's folder or settings, if anything is.
     pub(super) fn in_trouble(&self, name: &Id, trouble: Option<String>) {
         self.change(name, |model| {
-            if let Some(why) = trouble.as_ref().filter(|_| model.trouble != trouble) {
-                error!(model = %name, why, "the model's folder is in trouble");
+            let is_news = model.trouble != trouble;
+            let serves = model.ready().next().is_some();
+            match trouble.as_ref().filter(|_| is_news) {
+                Some(why) if serves => {
+                    error!(model = %name, why, "the model's folder is in trouble; what serves goes on");
+                }
+                Some(why) => error!(model = %name, why, "model is not served"),
+                None => {}
             }
             model.trouble = trouble;
         });
@@ -410,7 +416,7 @@ impl Models {
                 name: name.clone(),
                 version,
                 state,
-                failed: model.failures().next_back(),
+                failed: model.failures().rfind(|(failed, _)| *failed >= version),
                 statistics: model.statistics.clone(),
             }
         };

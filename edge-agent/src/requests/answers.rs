@@ -182,6 +182,16 @@ impl<W> Answers<W> {
         waiters
     }
 
+    /// Ends a running request that cannot be repeated, and returns those that wait for it.
+    pub fn end(&mut self, key: &Arc<Key>) -> Vec<W> {
+        let Some(Entry::Running { waiters, bytes, .. }) = self.entries.remove(key) else {
+            return Vec::new();
+        };
+        self.running -= 1;
+        self.release(key, bytes);
+        waiters
+    }
+
     fn fits_share(&self, key: &Key, bytes: usize) -> bool {
         let used = self.bytes_by_client.get(&key.client).unwrap_or(&0);
         used + bytes <= self.bounds.bytes_max / CLIENT_SHARE
