@@ -51,6 +51,8 @@ pub struct Agent<'a> {
     pub port: u16,
     pub models: PathBuf,
     pub onnxruntime: PathBuf,
+    /// Further arguments.
+    pub more: Vec<String>,
 }
 
 impl<'a> Agent<'a> {
@@ -61,11 +63,12 @@ impl<'a> Agent<'a> {
             port,
             models: cross::committed_models(),
             onnxruntime: onnxruntime(),
+            more: Vec::new(),
         }
     }
 
     pub fn start(&self, folder: &Path) -> Process {
-        let arguments = [
+        let mut arguments = vec![
             "run".to_owned(),
             "--region=lab".to_owned(),
             format!("--box-id={}", self.box_id),
@@ -75,6 +78,7 @@ impl<'a> Agent<'a> {
             format!("--onnxruntime={}", self.onnxruntime.display()),
             "--telemetry-interval-s=1".to_owned(),
         ];
+        arguments.extend_from_slice(&self.more);
         let program = programs().join("edge-agent");
         Process::start(self.name, &program, arguments, folder).expect("edge-agent starts")
     }
