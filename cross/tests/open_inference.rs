@@ -36,6 +36,7 @@ fn repository(folder: &Path) -> std::path::PathBuf {
         copy.arg("-rT").arg(from).arg(&models);
         shell::output(&mut copy).expect("a copy");
     }
+    support::make_endless(&models);
     let both = "version_policy = 'all'\n";
     std::fs::write(models.join("switch/model.toml"), both).expect("settings");
     models
@@ -51,6 +52,8 @@ impl Lab {
             more: vec![
                 format!("--http=127.0.0.1:{http}"),
                 "--admins=admin-1".into(),
+                // Any request that the endless model is given some rounds for.
+                "--slow-request-ms=1".into(),
             ],
             ..Agent::new("box-1", mqtt)
         };
@@ -67,12 +70,32 @@ impl Lab {
     }
 
     fn get(&self, path: &str) -> (u16, Value) {
-        let url = format!("http://127.0.0.1:{}/{path}", self.http);
-        let client = reqwest::blocking::Client::builder().no_proxy().build();
-        match client.expect("a client").get(url).send() {
+        match http().get(self.url(path)).send() {
             Ok(answer) => (answer.status().as_u16(), answer.json().unwrap_or_default()),
             Err(_) => (0, Value::Null),
         }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.http)
+    }
+
+    /// Status of the answer to a request.
+    fn infer(&self, model: &str, body: &str) -> u16 {
+        let url = self.url(&format!("v2/models/{model}/infer"));
+        let answer = http().post(url).body(body.to_owned()).send();
+        answer.expect("an answer").status().as_u16()
+    }
+
+    /// The value of a line of `/metrics`, without the labels model and version, for version 1 of a model.
+    fn figure(&self, model: &str, name: &str, more: &str) -> f64 {
+        let answer = http().get(self.url("metrics")).send().expect("an answer");
+        let text = answer.text().expect("text");
+        let labels = format!("{name}{{model=\"{model}\",version=\"1\"{more}}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&labels));
+        line.unwrap_or_else(|| panic!("no {labels} in {text}"))
+            .parse()
+            .expect("a number")
     }
 
     /// Runs one of the clients of others.
@@ -102,6 +125,79 @@ impl Lab {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok();
         String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+fn http() -> reqwest::blocking::Client {
+    let client = reqwest::blocking::Client::builder().no_proxy().build();
+    client.expect("a client")
+}
+
+#[test]
+fn figures_are_told_by_tritons_names() {
+    let lab = Lab::start(1);
+    let (image, _) = support::first_image();
+    for _ in 0..5 {
+        assert_eq!(lab.infer("digits", &image), 200);
+    }
+    for _ in 0..2 {
+        assert_eq!(lab.infer("digits", "nonsense"), 400);
+    }
+    let late = image.replacen('{', r#"{"parameters":{"timeout":1},"#, 1);
+    assert_eq!(lab.infer("digits", &late), 408);
+    let figure = |name: &str, more: &str| lab.figure("digits", name, more);
+    for (name, more, value) in [
+        ("nv_inference_request_success", "", 5.0),
+        ("nv_inference_count", "", 5.0),
+        ("nv_inference_exec_count", "", 5.0),
+        ("nv_inference_pending_request_count", "", 0.0),
+        ("nv_inference_request_failure", r#",reason="OTHER""#, 2.0),
+        ("nv_inference_request_failure", r#",reason="REJECTED""#, 1.0),
+        ("nv_inference_request_failure", r#",reason="BACKEND""#, 0.0),
+        ("edge_inference_request_duration_seconds_count", "", 5.0),
+    ] {
+        assert!(
+            (figure(name, more) - value).abs() < 0.5,
+            "{name}{more}: {}",
+            figure(name, more)
+        );
+    }
+    let stages = ["queue", "compute_input", "compute_infer", "compute_output"];
+    let parts: f64 = stages
+        .iter()
+        .map(|stage| figure(&format!("nv_inference_{stage}_duration_us"), ""))
+        .sum();
+    let whole = figure("nv_inference_request_duration_us", "");
+    assert!(whole > 0.0 && parts <= whole, "{parts} of {whole}");
+    for stage in stages {
+        let bucket = format!(",stage=\"{stage}\",le=\"+Inf\"");
+        let count = figure("edge_inference_stage_duration_seconds_bucket", &bucket);
+        assert!((count - 5.0).abs() < 0.5, "{stage}: {count}");
+    }
+}
+
+#[test]
+fn a_slow_request_leaves_a_line_that_says_what_took_long() {
+    let mut lab = Lab::start(1);
+    let rounds = r#"{"inputs":[{"name":"rounds","shape":[1],"datatype":"INT64","data":[100000]}]}"#;
+    assert_eq!(lab.infer("endless", rounds), 200);
+    wait_for_log(
+        &mut lab.agent,
+        "slow request model=endless client=http-127-0-0-1 status=200",
+    );
+    let log = std::fs::read_to_string(lab.agent.log_file()).expect("a log");
+    let line = log
+        .lines()
+        .find(|line| line.contains("slow request model=endless"))
+        .expect("a line");
+    for field in [
+        "total_us=",
+        "queue_us=",
+        "compute_input_us=",
+        "compute_infer_us=",
+        "compute_output_us=",
+    ] {
+        assert!(line.contains(field), "{line}");
     }
 }
 
@@ -290,9 +386,14 @@ fn the_test_models_are_those_of_their_script() {
     let python = Cache::from_env().expect("a cache folder").python();
     let models = cross::repository().join("cross/models");
     let mut make = Command::new(python);
-    make.arg(models.join("make_datatypes.py")).arg("--out").arg(folder.path());
+    make.arg(models.join("make_datatypes.py"))
+        .arg("--out")
+        .arg(folder.path());
     shell::output(&mut make).expect("models");
     let mut compare = Command::new("diff");
-    compare.arg("-r").arg(models.join("test-models")).arg(folder.path());
+    compare
+        .arg("-r")
+        .arg(models.join("test-models"))
+        .arg(folder.path());
     shell::output(&mut compare).expect("no difference");
 }

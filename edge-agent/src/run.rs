@@ -19,7 +19,7 @@ use crate::{
     requests::{
         intake::{Intake, Share},
         operations::Operations,
-        service::Service,
+        service::{Service, Terms},
     },
     settings::Settings,
     telemetry,
@@ -115,8 +115,11 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
         settings.box_id.clone(),
         models.clone(),
         operations.clone(),
-        settings.admins.clone(),
-        settings.answer_cache_bytes,
+        Terms {
+            admins: settings.admins.clone(),
+            answer_cache_bytes: settings.answer_cache_bytes,
+            slow: settings.slow_request,
+        },
     ));
     let stop_http = CancellationToken::new();
     let api = http::Api::new(service.clone(), operations);

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
@@ -71,6 +72,9 @@ pub struct Options {
     /// reaches the address may ask, and programs on the box itself may load and unload models
     #[arg(long, env = "EDGE_HTTP", value_name = "HOST:PORT")]
     pub http: Option<SocketAddr>,
+    /// Milliseconds after which a request is written to the log as slow, 0 for never [default: 1000]
+    #[arg(long, env = "EDGE_SLOW_REQUEST_MS", value_name = "MS")]
+    pub slow_request_ms: Option<u32>,
     /// Clients that may load and unload models and see the repository over MQTT, separated by commas
     #[arg(
         long,
@@ -116,6 +120,8 @@ pub struct Settings {
     pub http: Option<SocketAddr>,
     /// Clients that may change what is served.
     pub admins: Vec<Id>,
+    /// A request that takes longer is written to the log.
+    pub slow_request: Duration,
 }
 
 /// Why there are no settings.
@@ -205,6 +211,7 @@ impl Options {
             watchdog: self.watchdog.or(other.watchdog),
             http: self.http.or(other.http),
             admins: self.admins.or(other.admins),
+            slow_request_ms: self.slow_request_ms.or(other.slow_request_ms),
         }
     }
 
@@ -267,6 +274,16 @@ impl Options {
             watchdog: self.watchdog.unwrap_or_default(),
             http: self.http,
             admins: self.admins.unwrap_or_default(),
+            slow_request: match in_range(
+                "slow_request_ms",
+                self.slow_request_ms,
+                1_000,
+                0,
+                3_600_000,
+            )? {
+                0 => Duration::MAX,
+                ms => Duration::from_millis(ms.into()),
+            },
             answer_cache_bytes: (answer_cache_mib as usize) << 20,
         })
     }

@@ -77,6 +77,18 @@ pub const FAILED_VERSION: &str = "failed_version";
 pub const SUCCESS: &str = "success";
 /// Prefix of failed requests since the agent started, followed by [`crate::Status::reason`].
 pub const FAILURE_PREFIX: &str = "failure/";
+/// Rows that were computed since the agent started, each row of a batch by itself.
+pub const INFERENCES: &str = "inferences";
+/// Runs that it took.
+pub const EXECUTIONS: &str = "executions";
+/// Requests that wait now.
+pub const PENDING: &str = "pending";
+/// Total time from arrival to answer of the requests that ran since the agent started, in microseconds.
+pub const REQUEST_US: &str = "request_us";
+/// Total time of reading them, in microseconds.
+pub const INPUT_US: &str = "input_us";
+/// Total time of writing their answers, in microseconds.
+pub const OUTPUT_US: &str = "output_us";
 /// Total time that requests waited in the queue since the agent started, in microseconds.
 pub const QUEUE_US: &str = "queue_us";
 /// Total time of the runtime since the agent started, in microseconds.

@@ -8,10 +8,12 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cross::cache::{Arch, Cache};
 use cross::processes::{self, Process};
+use cross::shell;
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
@@ -42,6 +44,15 @@ pub fn onnxruntime() -> PathBuf {
         "{path_text} is missing: run `cargo xtask setup`"
     );
     path
+}
+
+/// Writes the endless model, whose input says how long it runs, into a model repository.
+pub fn make_endless(models: &Path) {
+    let python = Cache::from_env().expect("a cache folder").python();
+    let script = cross::repository().join("cross/models/make_endless.py");
+    let mut command = Command::new(python);
+    command.arg(script).arg(models.join("endless/1/model.onnx"));
+    shell::output(&mut command).expect("make_endless.py");
 }
 
 /// An agent in region `lab`.

@@ -5,6 +5,7 @@
 
 mod body;
 mod listener;
+mod metrics;
 mod routes;
 
 use std::{

@@ -19,7 +19,10 @@ use edge_protocol::{
 };
 use tokio::sync::oneshot;
 
-use super::body::{Held, Room};
+use super::{
+    body::{Held, Room},
+    metrics,
+};
 use crate::{
     inference::Reply,
     outcome::Outcome,
@@ -76,6 +79,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
             "/v2/models/{model}/versions/{version}/infer",
             post(infer_with),
         )
+        .route("/metrics", get(figures))
         .route("/v2/repository/index", post(index))
         .route("/v2/repository/models/{model}/load", post(load))
         .route("/v2/repository/models/{model}/unload", post(unload))
@@ -132,6 +136,11 @@ async fn model_ready_of(
 ) -> Response {
     api.operate(Operation::ModelReady, about(model, Some(version)), peer)
         .await
+}
+
+async fn figures(State(api): Shared) -> Response {
+    let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+    (content_type, metrics::text(&api.service.figures())).into_response()
 }
 
 async fn index(State(api): Shared, peer: Peer, request: Request) -> Response {

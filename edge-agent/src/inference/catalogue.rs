@@ -114,11 +114,13 @@ fn entries(name: &Id, model: &Served) -> Vec<IndexEntry> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use crossbeam_channel::bounded;
     use edge_protocol::{Datatype, oip::server::TensorMetadata};
 
     use super::*;
-    use crate::inference::model::Signature;
+    use crate::inference::{model::Signature, models::Started};
 
     #[test]
     fn says_what_serves_what_does_not_and_why() {
@@ -137,7 +139,11 @@ mod tests {
             inputs: vec![input.clone()],
             outputs: Vec::new(),
         };
-        models.ready(&name, 1, bounded(1).0, signature);
+        let started = Started {
+            queue: bounded(1).0,
+            statistics: Arc::default(),
+        };
+        models.ready(&name, 1, started, signature);
         models.failed(&name, 2, "bad graph");
         models.in_trouble(&Id::new("empty").unwrap(), Some("no version".into()));
 

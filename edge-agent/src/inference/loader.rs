@@ -379,20 +379,20 @@ impl State {
 
     /// Loads a version, tries it out, and lets it take requests.
     fn bring_up(&mut self, entry: &ModelEntry) -> Result<(), String> {
-        let started = Instant::now();
+        let began = Instant::now();
         self.models.loading(&entry.name, entry.version);
         let runtime = self.runtime()?;
         let signature = Arc::new(OnceLock::new());
         let load = loading(runtime, entry.clone(), signature.clone());
-        let queue = self.models.start(entry, load)?;
+        let started = self.models.start(entry, load)?;
         // Set by the first copy.
         let signature = signature.get().cloned().unwrap_or_default();
         self.models
-            .ready(&entry.name, entry.version, queue, signature);
+            .ready(&entry.name, entry.version, started, signature);
         info!(
             model = %entry.name,
             version = entry.version,
-            load_ms = started.elapsed().as_millis(),
+            load_ms = began.elapsed().as_millis(),
             "serving model"
         );
         Ok(())

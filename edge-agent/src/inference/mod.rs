@@ -5,6 +5,7 @@
 mod catalogue;
 mod classification;
 mod crew;
+mod figures;
 mod job;
 mod loader;
 mod manifest;
@@ -15,11 +16,13 @@ mod permits;
 mod policy;
 mod repository;
 mod runtime;
+mod stages;
 mod statistics;
 mod warmup;
 mod watch;
 mod worker;
 
+pub use figures::Figures;
 pub use job::{Job, Reply};
 pub use loader::{Done, Library, LoadError, Loader};
 pub use model_config::{ConfigError, Fill, ModelConfig, VersionPolicy, Warmup, WarmupInput};
@@ -28,6 +31,7 @@ pub use permits::Permits;
 pub(crate) use repository::NONE_GIVEN;
 pub use repository::{ModelEntry, ModelFolder, RepositoryError, VersionFolder, scan};
 pub use runtime::{Runtime, RuntimeError};
+pub use stages::{BOUNDS_US, Spread, Stage, Stages, Times};
 pub use statistics::Statistics;
 
 /// Loads one copy of a model as a worker would, and lets go of it.

@@ -70,10 +70,24 @@ pub(super) enum State {
     Failed,
 }
 
+/// A version whose threads wait for requests.
+pub(super) struct Started {
+    pub(super) queue: Sender<Job>,
+    pub(super) statistics: Arc<Statistics>,
+}
+
 /// What a version that takes requests is.
 pub(super) struct Ready {
     queue: Sender<Job>,
     pub(super) signature: Signature,
+    pub(super) statistics: Arc<Statistics>,
+}
+
+impl Ready {
+    /// Requests that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
 }
 
 impl Served {
@@ -171,6 +185,8 @@ pub struct ModelReport {
     pub state: ModelState,
     /// The highest version that could not be loaded, with the reason, where it is that which serves or a higher one.
     pub failed: Option<(u64, String)>,
+    /// Requests that wait.
+    pub waiting: usize,
     /// What it has done.
     pub statistics: Arc<Statistics>,
 }
@@ -217,8 +233,9 @@ impl Models {
         self.served.read().keys().cloned().collect()
     }
 
-    /// Starts the threads of a version; its queue.
-    pub(super) fn start(&self, entry: &ModelEntry, load: Load) -> Result<Sender<Job>, String> {
+    /// Starts the threads of a version; what it is once [`Models::ready`] says so.
+    pub(super) fn start(&self, entry: &ModelEntry, load: Load) -> Result<Started, String> {
+        let statistics = self.version_statistics(&entry.name, entry.version);
         let work = Work {
             model: entry.name.clone(),
             version: entry.version,
@@ -226,14 +243,14 @@ impl Models {
             instances: entry.config.instances,
             load,
             load_again: LOAD_AGAIN,
-            statistics: self.statistics(&entry.name),
+            statistics: statistics.clone(),
         };
         let (crew, queue) = Crew::start(work, self.shared.clone())?;
         let mut crews = self.crews.lock();
         let crews = crews.entry(entry.name.clone()).or_default();
         crews.retain(|crew| !crew.has_ended());
         crews.push(crew);
-        Ok(queue)
+        Ok(Started { queue, statistics })
     }
 
     /// A version is being loaded; a copy of it that serves goes on.
@@ -248,9 +265,14 @@ impl Models {
     }
 
     /// A version takes requests from now on. A copy of it that did so ends with those that it has.
-    pub(super) fn ready(&self, name: &Id, version: u64, queue: Sender<Job>, signature: Signature) {
+    pub(super) fn ready(&self, name: &Id, version: u64, started: Started, signature: Signature) {
+        let Started { queue, statistics } = started;
         self.change(name, |model| {
-            let state = State::Ready(Ready { queue, signature });
+            let state = State::Ready(Ready {
+                queue,
+                signature,
+                statistics,
+            });
             let version_now = Version {
                 state,
                 trouble: None,
@@ -354,17 +376,26 @@ impl Models {
         self.crews.lock().get(name).cloned().unwrap_or_default()
     }
 
-    fn statistics(&self, name: &Id) -> Arc<Statistics> {
+    /// What a version has done; a copy that takes its place goes on counting.
+    fn version_statistics(&self, name: &Id, version: u64) -> Arc<Statistics> {
         let served = self.served.read();
-        served
-            .get(name)
-            .map_or_else(Arc::default, |model| model.statistics.clone())
+        let model = served.get(name);
+        let mut ready = model.into_iter().flat_map(Served::ready);
+        match ready.find(|(ready, _)| *ready == version) {
+            Some((_, ready)) => ready.statistics.clone(),
+            None => {
+                let whole = model.map_or_else(Arc::default, |model| model.statistics.clone());
+                Arc::new(Statistics::of_version(whole))
+            }
+        }
     }
 
     /// Counts a request for this model that was refused before it came to its queue.
     pub fn refused(&self, name: &Id, status: Status) {
         if let Some(model) = self.served.read().get(name) {
-            model.statistics.ended(status);
+            let ready = model.ready().next_back();
+            let statistics = ready.map_or(&model.statistics, |(_, ready)| &ready.statistics);
+            statistics.ended(status);
         }
     }
 
@@ -382,17 +413,23 @@ impl Models {
             refuse(job, Status::NotFound, &why, None, None);
             return;
         };
-        let statistics = Some(&*model.statistics);
         let ready = match version {
             None => model.ready().next_back(),
             Some(version) => model.ready().find(|(ready, _)| *ready == version),
         };
-        let Some((_, Ready { queue, .. })) = ready else {
+        let Some((
+            _,
+            Ready {
+                queue, statistics, ..
+            },
+        )) = ready
+        else {
             let (status, why) = model.why_not(name, version);
             let retry = (status == Status::Unavailable).then_some(WARM_UP_RETRY);
-            refuse(job, status, &why, retry, statistics);
+            refuse(job, status, &why, retry, Some(&*model.statistics));
             return;
         };
+        let statistics = Some(&**statistics);
         match queue.try_send(job) {
             Ok(()) => {}
             Err(TrySendError::Full(job)) => {
@@ -417,6 +454,7 @@ impl Models {
                 version,
                 state,
                 failed: model.failures().rfind(|(failed, _)| *failed >= version),
+                waiting: model.ready().map(|(_, ready)| ready.waiting()).sum(),
                 statistics: model.statistics.clone(),
             }
         };
@@ -539,7 +577,9 @@ mod tests {
 
     fn serve(models: &Models, version: u64) -> Receiver<Job> {
         let (queue, jobs) = bounded(1);
-        models.ready(&digits(), version, queue, Signature::default());
+        let statistics = models.version_statistics(&digits(), version);
+        let started = Started { queue, statistics };
+        models.ready(&digits(), version, started, Signature::default());
         jobs
     }
 

@@ -16,7 +16,7 @@ use edge_protocol::{
 };
 use parking_lot::Mutex;
 
-use super::{Job, Permits, Reply, Statistics, model::ModelError, permits::Permit};
+use super::{Job, Permits, Reply, Statistics, Times, model::ModelError, permits::Permit};
 use crate::{
     health::{Pulse, WorkerId},
     outcome::Outcome,
@@ -207,7 +207,7 @@ fn run(
     if timeout.is_some_and(|timeout| job.arrived.elapsed() >= timeout) {
         return Err(late());
     }
-    let before = Instant::now();
+    let read = Instant::now();
     let outputs = model.run(&request).map_err(|error| {
         let status = if error.is_the_requests_fault() {
             Status::BadRequest
@@ -216,7 +216,7 @@ fn run(
         };
         (status, error.to_string())
     })?;
-    statistics.ran(started - job.arrived, before.elapsed());
+    let computed = Instant::now();
     let answer = Answer {
         model_name: identity.name.clone(),
         model_version: Some(identity.version.clone()),
@@ -226,7 +226,19 @@ fn run(
     let body = answer
         .encode(&request, job.encoding)
         .map_err(|error| (Status::RuntimeFailed, error.to_string()))?;
-    sendable(body)
+    let mut outcome = sendable(body)?;
+    let written = Instant::now();
+    let times = Times {
+        queue: started - job.arrived,
+        input: read - started,
+        infer: computed - read,
+        output: written - computed,
+        total: written - job.arrived,
+    };
+    statistics.executed(1);
+    statistics.ran(&times);
+    outcome.times = Some(times);
+    Ok(outcome)
 }
 
 /// Refuses a body that no packet can carry: the broker would end the connection at each attempt to send it.

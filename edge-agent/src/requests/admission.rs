@@ -518,4 +518,34 @@ mod tests {
         assert_eq!(request.reply.envelope, Some(Form::Json));
         assert_eq!(request.body, r#"{"inputs":[]}"#);
     }
+
+    #[test]
+    fn an_operation_needs_neither_body_nor_content_type() {
+        let topic = |topic: &'static str| {
+            publish(move |publish, properties| {
+                publish.topic = topic.into();
+                publish.payload = Bytes::new();
+                properties.content_type = None;
+            })
+        };
+        let own = topic("edge/v1/lab/box/box-1/op/server-live/cam-1");
+        let Admission::Accept(request) = read_it(&own) else {
+            panic!("accepted")
+        };
+        assert_eq!(request.purpose, Purpose::Operate(id("server-live")));
+        assert_eq!(request.client, id("cam-1"));
+        let other = topic("edge/v1/lab/box/box-2/op/server-live/cam-1");
+        assert_eq!(read_it(&other), Admission::Drop(DropReason::Topic));
+        let foreign = topic("edge/v1/lab/box/box-1/op/server-live/cam-2");
+        let refused = Admission::Drop(DropReason::ForeignResponseTopic);
+        assert_eq!(read_it(&foreign), refused);
+        let infer = topic("edge/v1/lab/box/box-1/infer/digits/cam-1");
+        assert!(matches!(
+            read_it(&infer),
+            Admission::Refuse {
+                status: Status::BadRequest,
+                ..
+            }
+        ));
+    }
 }

@@ -300,6 +300,20 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_cannot_be_repeated_leaves_nothing_behind() {
+        let (mut answers, now) = (answers(), Instant::now());
+        let expires = now + Duration::from_secs(10);
+        let Begin::Run(running) = answers.begin(key(1), 10, 7, expires, now) else {
+            panic!("it runs")
+        };
+        assert_eq!(answers.end(&running), [7]);
+        assert_eq!((answers.running(), answers.bytes), (0, 0));
+        assert!(answers.end(&running).is_empty(), "it has ended");
+        let again = answers.begin(key(1), 10, 8, expires, now);
+        assert!(matches!(again, Begin::Run(_)), "nothing is remembered");
+    }
+
+    #[test]
     fn bounds_hold() {
         let (mut answers, now) = (answers(), Instant::now());
         let expires = now + Duration::from_secs(10);

@@ -12,3 +12,4 @@ pub mod exchange;
 pub(crate) mod intake;
 pub(crate) mod operations;
 pub(crate) mod service;
+mod slow;

@@ -28,9 +28,10 @@ use super::{
     connection::Connection,
     exchange::Ticket,
     operations::{Asked, Operations},
+    slow::SlowLog,
 };
 use crate::{
-    inference::{Job, Models, Reply},
+    inference::{Figures, Job, Models, Reply},
     outcome::Outcome,
 };
 
@@ -50,6 +51,17 @@ pub(crate) struct Service {
     closed: AtomicBool,
     /// Number of the next request over HTTP.
     next: AtomicU64,
+    slow: SlowLog,
+}
+
+/// Bounds and rights that the settings give.
+pub(crate) struct Terms {
+    /// Clients that may change what is served.
+    pub(crate) admins: Vec<Id>,
+    /// Memory for answers and running requests.
+    pub(crate) answer_cache_bytes: usize,
+    /// A request that takes longer is logged.
+    pub(crate) slow: Duration,
 }
 
 /// Somebody who waits for an answer.
@@ -92,18 +104,17 @@ impl Service {
         box_id: Id,
         models: Arc<Models>,
         operations: Arc<Operations>,
-        admins: Vec<Id>,
-        answer_cache_bytes: usize,
+        terms: Terms,
     ) -> Self {
         Self {
             region,
             box_id,
             models,
             operations,
-            admins,
+            admins: terms.admins,
             answers: Mutex::new(Answers::new(Bounds {
                 running_max: RUNNING_MAX,
-                bytes_max: answer_cache_bytes,
+                bytes_max: terms.answer_cache_bytes,
             })),
             dropped: DropReason::ALL
                 .into_iter()
@@ -111,7 +122,13 @@ impl Service {
                 .collect(),
             closed: AtomicBool::new(false),
             next: AtomicU64::new(0),
+            slow: SlowLog::new(terms.slow),
         }
+    }
+
+    /// The figures of every version that takes requests.
+    pub(crate) fn figures(&self) -> Vec<Figures> {
+        self.models.figures()
     }
 
     /// Name of this box.
@@ -252,7 +269,14 @@ impl Service {
             Begin::Run(key) => {
                 let service = self.clone();
                 let client = key.client.clone();
+                let model = match &purpose {
+                    Purpose::Infer(model) => Some(model.clone()),
+                    Purpose::Operate(_) => None,
+                };
                 let reply = Reply::new(encoding, move |outcome| {
+                    if let Some(model) = model {
+                        service.slow.ended(&model, &key.client, now, &outcome);
+                    }
                     service.finish(&key, outcome, can_repeat);
                 });
                 match purpose {
