@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::{
     graph::{Graph, Port},
     model::ModelError,
-    repository::ModelConfig,
+    model_config::ModelConfig,
     schedule::{Policy, Quota},
     worker::Run,
 };
@@ -36,18 +36,16 @@ const TOLERANCE: f64 = 1e-3;
 
 /// What a model's settings wish.
 pub(super) fn wish(config: &ModelConfig) -> (Policy, Wish) {
-    let levels = u32::try_from(config.priority_levels).unwrap_or(u32::MAX);
-    let default = u32::try_from(config.default_priority_level).unwrap_or(u32::MAX);
-    let quota = (config.client_requests_per_second > 0.0).then(|| Quota {
-        interval: Duration::from_secs_f64(1.0 / config.client_requests_per_second),
-        burst: config.client_burst,
-    });
+    let quota = Duration::from_secs(60).checked_div(config.client_requests_per_minute);
     let policy = Policy {
         max_queue_size: config.max_queue_size,
         max_queue_delay: Duration::from_micros(config.max_queue_delay_microseconds),
-        priority_levels: levels,
-        default_priority_level: if default == 0 { levels } else { default },
-        quota,
+        priority_levels: config.priority_levels,
+        default_priority_level: config.default_priority_level,
+        quota: quota.map(|interval| Quota {
+            interval,
+            burst: config.client_burst,
+        }),
         ..Policy::default()
     };
     (

@@ -72,6 +72,8 @@ pub(super) struct Crew {
 
 impl Crew {
     /// Loads the copies of a model and starts their threads: the crew, and the queue that it takes turns from.
+    ///
+    /// They end, after what is in the queue, when the queue is dropped.
     pub(super) fn start(work: Work, shared: Arc<Shared>) -> Result<(Arc<Self>, Queue), String> {
         let next = || WorkerId {
             model: work.model.clone(),
@@ -107,8 +109,13 @@ impl Crew {
         }
     }
 
+    /// Whether all threads have ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.stations.lock().is_empty()
+    }
+
     /// Starts the thread of a copy.
-    fn hire(&self, worker: WorkerId, mut copy: Box<dyn Run>) -> Result<(), String> {
+    fn hire(self: &Arc<Self>, worker: WorkerId, mut copy: Box<dyn Run>) -> Result<(), String> {
         let pulse = self.shared.vitals.watch(Part::Worker(worker.clone()));
         let abandoned = self.shared.abandoned.clone();
         let station = Arc::new(Station::new(worker, pulse, copy.stopper(), abandoned));
@@ -124,9 +131,11 @@ impl Crew {
             // The kernel keeps 15 characters of a thread's name.
             .name(format!("{}-{}", station.worker().number, identity.name))
             .spawn({
-                let station = station.clone();
+                let (station, crew) = (station.clone(), self.clone());
                 move || {
                     worker::work(&mut *copy, &identity, &line, &permits, &station);
+                    // The queue has ended, or another thread has taken over.
+                    crew.dismiss(station.worker());
                 }
             });
         match started {
@@ -478,6 +487,25 @@ mod tests {
     }
 
     #[test]
+    fn the_threads_end_with_their_queue_after_what_is_in_it() {
+        let bench = bench(&[Does::Answer, Does::Answer], 2);
+        let outcomes: Vec<_> = (0..4).map(|_| bench.ask()).collect();
+        assert!(!bench.crew.has_ended());
+        let (crew, shared) = (bench.crew.clone(), bench.shared.clone());
+        drop(bench.queue);
+        for outcome in &outcomes {
+            assert_eq!(get(outcome).status, Status::Ok);
+        }
+        let started = Instant::now();
+        while !crew.has_ended() {
+            assert!(started.elapsed() < PATIENCE, "the threads end");
+            thread::yield_now();
+        }
+        assert!(shared.vitals.marks().is_empty(), "nobody watches them");
+        assert_eq!(shared.permits.most(), 1, "nor counts them");
+    }
+
+    #[test]
     fn others_are_served_while_one_hangs() {
         let bench = bench(&[Does::Hang, Does::Hang, Does::Answer], 2);
         let hung = [bench.ask(), bench.ask()];
@@ -575,41 +603,5 @@ mod tests {
         assert_eq!(get(&bench.ask()).status, Status::Ok);
         bench.release.send(()).unwrap();
         bench.wait("the thread has come back", |bench| bench.abandoned() == 0);
-    }
-
-    #[test]
-    fn what_waits_still_runs_when_the_queue_ends() {
-        let Bench {
-            crew,
-            queue,
-            running,
-            release,
-            ..
-        } = bench(&[Does::Echo], 1);
-        let (sender, outcomes) = mpsc::channel();
-        for _ in 0..3 {
-            let sender = sender.clone();
-            let now = Instant::now();
-            queue.push(Job {
-                client: Id::new("sensor-1").unwrap(),
-                body: r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}]}"#
-                    .into(),
-                encoding: Encoding::Json,
-                arrived: now,
-                deadline: now + PATIENCE,
-                reply: Reply::new(Encoding::Json, move |outcome| sender.send(outcome).unwrap()),
-            });
-        }
-        drop(queue);
-        for _ in 0..3 {
-            running.recv_timeout(PATIENCE).unwrap();
-            release.send(()).unwrap();
-            assert_eq!(get(&outcomes).status, Status::Ok);
-        }
-        let started = Instant::now();
-        while Arc::strong_count(&crew.line) > 1 {
-            assert!(started.elapsed() < PATIENCE, "the thread has ended");
-            thread::yield_now();
-        }
     }
 }

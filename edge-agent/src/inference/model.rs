@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use edge_protocol::{
     Datatype,
-    oip::{Tensor, TensorError},
+    oip::{Tensor, TensorError, server::TensorMetadata},
 };
 use ort::{
     session::{RunOptions, Session, SessionInputValue},
@@ -13,6 +13,7 @@ use ort::{
 use tracing::warn;
 
 use super::{
+    classification::classify,
     graph::{Graph, Port, Prepared},
     repository::ModelEntry,
     values::{self, Buffer},
@@ -27,6 +28,15 @@ pub(super) struct Model {
     graph: Arc<Graph>,
     /// Of each input, for what cannot be read where it lies.
     buffers: Vec<Buffer>,
+    /// Names of the classes.
+    labels: Vec<String>,
+}
+
+/// What a model takes and gives.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Signature {
+    pub(super) inputs: Vec<TensorMetadata>,
+    pub(super) outputs: Vec<TensorMetadata>,
 }
 
 /// Why a request does not fit the model, or the model failed.
@@ -78,6 +88,8 @@ pub(super) enum ModelError {
         expected: usize,
         actual: Option<u64>,
     },
+    #[error("{0}")]
+    Classification(String),
     #[error("ONNX Runtime failed: {0}")]
     Runtime(#[from] ort::Error),
 }
@@ -110,7 +122,24 @@ impl Model {
             graph: Arc::new(graph),
             session,
             options: Arc::new(RunOptions::new()?),
+            labels: entry.config.labels.clone(),
         })
+    }
+
+    /// What it takes and gives.
+    pub(super) fn signature(&self) -> Signature {
+        let metadata = |ports: &[Port]| {
+            let metadata = |port: &Port| TensorMetadata {
+                name: port.name.clone(),
+                datatype: port.datatype,
+                shape: port.shape.clone(),
+            };
+            ports.iter().map(metadata).collect()
+        };
+        Signature {
+            inputs: metadata(&self.graph.inputs),
+            outputs: metadata(&self.graph.outputs),
+        }
     }
 }
 
@@ -125,6 +154,7 @@ impl Run for Model {
             options,
             graph,
             buffers,
+            labels,
         } = self;
         let mut inputs: Vec<SessionInputValue<'_>> = Vec::with_capacity(buffers.len());
         for (index, buffer) in buffers.iter_mut().enumerate() {
@@ -150,13 +180,11 @@ impl Run for Model {
         drop(inputs);
         buffers.iter_mut().for_each(Buffer::shrink);
         let of_request = |(place, request): (usize, &Prepared)| {
-            let wanted = request
-                .wanted
-                .iter()
-                .filter_map(|index| outputs.get(*index)?.get(place).cloned());
-            wanted.collect()
+            let wanted = request.wanted.iter();
+            let wanted = wanted.filter_map(|index| outputs.get(*index)?.get(place).cloned());
+            classify(wanted.collect(), &request.request, labels).map_err(ModelError::Classification)
         };
-        Ok(requests.iter().enumerate().map(of_request).collect())
+        requests.iter().enumerate().map(of_request).collect()
     }
 
     fn stopper(&self) -> Arc<dyn Stop> {

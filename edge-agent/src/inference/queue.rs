@@ -62,6 +62,8 @@ pub(super) struct Order {
     pub(super) encoding: Encoding,
     pub(super) arrived: Instant,
     pub(super) deadline: Instant,
+    /// Time that it took to read it.
+    pub(super) reading: Duration,
 }
 
 /// What a thread does next: requests, orders and replies in the same order, at least one.
@@ -91,6 +93,11 @@ impl Queue {
         self.0.clone()
     }
 
+    /// Requests that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.waiting()
+    }
+
     /// Takes a job in; it or another one is answered at once when there is no room.
     pub(super) fn push(&self, job: Job) {
         let Job {
@@ -110,6 +117,7 @@ impl Queue {
             encoding,
             arrived,
             deadline,
+            reading: Duration::ZERO,
         };
         let content = Content::Body(body);
         let arrival = Arrival {
@@ -144,6 +152,17 @@ impl Drop for Queue {
 }
 
 impl Line {
+    /// Requests that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.state.lock().schedule.len()
+    }
+
+    /// Whether its other end is gone.
+    #[cfg(test)]
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+
     pub(super) const fn statistics(&self) -> &Arc<Statistics> {
         &self.statistics
     }
@@ -219,13 +238,17 @@ impl Line {
                 let timeout = prepared.request.timeout_us.map(Duration::from_micros);
                 let timed_out = timeout.and_then(|timeout| order.arrived.checked_add(timeout));
                 let reading = Reading {
-                    priority: None,
+                    priority: prepared
+                        .request
+                        .priority
+                        .and_then(|level| u32::try_from(level).ok()),
                     deadline: timed_out.unwrap_or(order.deadline).min(order.deadline),
                     rows: prepared.rows,
                     shape: prepared.shape.clone(),
                 };
                 if let Some(waiting) = state.schedule.get_mut(number) {
                     waiting.order.deadline = reading.deadline;
+                    waiting.order.reading = took;
                     waiting.content = Content::Prepared(prepared);
                     state.schedule.read(number, reading, took);
                 }

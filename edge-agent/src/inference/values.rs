@@ -111,20 +111,27 @@ pub(super) fn to_value<'a>(
         }
         Datatype::Bytes => {
             let elements = parts.iter().flat_map(|part| part.elements());
-            let texts: Result<Vec<String>, _> = elements
-                .map(|element| String::from_utf8(element.to_vec()))
-                .collect();
-            let texts = texts.map_err(|error| ModelError::Tensor {
+            let texts: Result<Vec<String>, _> = elements.map(text).collect();
+            let texts = texts.map_err(|why| ModelError::Tensor {
                 name: first.name.clone(),
                 source: TensorError::Element {
                     datatype: Datatype::Bytes,
-                    why: format!("the model takes text: {error}"),
+                    why: format!("the model takes text: {why}"),
                 },
             })?;
             ort::value::Tensor::from_string_array((shape, texts.as_slice()))?.into()
         }
         datatype => for_number!(datatype, number),
     })
+}
+
+/// An element as ONNX Runtime's C interface takes it: UTF-8 that ends at the first zero byte.
+fn text(element: &[u8]) -> Result<String, String> {
+    let text = std::str::from_utf8(element).map_err(|error| error.to_string())?;
+    if text.contains('\0') {
+        return Err("a zero byte stands in it".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// The tensor for one of the runtime's values.

@@ -17,7 +17,7 @@ use edge_protocol::{
 use parking_lot::Mutex;
 
 use super::{
-    Permits, Reply,
+    Permits, Reply, Times,
     graph::{Graph, Prepared},
     model::ModelError,
     permits::Permit,
@@ -286,8 +286,19 @@ impl Worker<'_> {
         let statistics = self.line.statistics();
         statistics.executed(requests.iter().map(|request| request.rows).sum());
         for ((outputs, request), order) in outputs.into_iter().zip(requests).zip(orders) {
-            statistics.ran(began.saturating_duration_since(order.arrived), took);
-            let outcome = self.outcome(outputs, request, *order);
+            let before = Instant::now();
+            let mut outcome = self.outcome(outputs, request, *order);
+            let written = Instant::now();
+            let waited = began.saturating_duration_since(order.arrived);
+            let times = Times {
+                queue: waited.saturating_sub(order.reading),
+                input: order.reading,
+                infer: took,
+                output: written - before,
+                total: written.saturating_duration_since(order.arrived),
+            };
+            statistics.ran(&times);
+            outcome.times = Some(times);
             if let Some(reply) = task.replies.pop_front() {
                 self.line.answer(reply, outcome);
             }

@@ -38,7 +38,7 @@ pub(crate) struct Others {
 }
 
 /// Requests of the others that are simulated.
-const REQUESTS: u64 = 50_000;
+const REQUESTS: u64 = 20_000;
 
 /// What reading a request takes.
 pub(crate) const READING: Duration = Duration::from_micros(2);

@@ -110,6 +110,7 @@ impl Wire {
             vec![WantedOutput {
                 name: address.label_output.clone(),
                 binary: None,
+                classification: None,
             }]
         } else {
             Vec::new()
