@@ -55,7 +55,7 @@ pub(super) fn wish(config: &ModelConfig) -> (Policy, Wish) {
 }
 
 /// The policy for a model, of which this is a copy.
-pub(super) fn policy(model: &mut dyn Run, name: &Id, policy: Policy, wish: Wish) -> Policy {
+pub(super) fn policy(model: &mut dyn Run, name: &Id, policy: &Policy, wish: Wish) -> Policy {
     let graph = model.graph();
     let rows = match wish {
         Wish::Rows(0 | 1) => 1,
@@ -77,7 +77,7 @@ pub(super) fn policy(model: &mut dyn Run, name: &Id, policy: Policy, wish: Wish)
     Policy {
         max_batch_size: rows,
         is_steady: graph.is_steady(),
-        ..policy
+        ..policy.clone()
     }
 }
 

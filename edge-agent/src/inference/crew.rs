@@ -82,8 +82,7 @@ impl Crew {
         let first = next();
         let (copy, policy) = watched(&shared.vitals, &first, || {
             let mut copy = (work.load)()?;
-            let policy =
-                batching::policy(&mut *copy, &work.model, work.policy.clone(), work.batching);
+            let policy = batching::policy(&mut *copy, &work.model, &work.policy, work.batching);
             Ok((copy, policy))
         })?;
         let queue = Queue::new(work.model.clone(), policy, work.statistics.clone());

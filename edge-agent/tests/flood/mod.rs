@@ -38,7 +38,7 @@ pub(crate) struct Others {
 }
 
 /// Requests of the others that are simulated.
-const REQUESTS: u64 = 20_000;
+const REQUESTS: u64 = 50_000;
 
 /// What reading a request takes.
 pub(crate) const READING: Duration = Duration::from_micros(2);
@@ -71,6 +71,10 @@ struct Request {
 }
 
 /// What the others get.
+#[allow(
+    clippy::expect_used,
+    reason = "part of a test and a benchmark, each with its invariant"
+)]
 pub(crate) fn simulate(scenario: Scenario) -> Others {
     let Scenario {
         clients,

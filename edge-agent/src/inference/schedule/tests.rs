@@ -287,7 +287,7 @@ enum Do {
         rows: usize,
         shape: Option<u64>,
         priority: Option<u32>,
-        lifetime_ms: u64,
+        lifetime_ms: u32,
         is_quickly_read: bool,
         is_bad: bool,
     },
@@ -301,20 +301,20 @@ enum Do {
         is_whole: bool,
     },
     Pass {
-        ms: u64,
+        ms: u32,
     },
 }
 
 fn anything() -> impl Strategy<Value = Do> {
     prop_oneof![
-        4 => (0_u8..6, 1_usize..7, prop::option::weighted(0.9, 0_u64..2), prop::option::of(0_u32..5), 0_u64..60,
+        4 => (0_u8..6, 1_usize..7, prop::option::weighted(0.9, 0_u64..2), prop::option::of(0_u32..5), 0_u32..60,
               any::<bool>(), prop::bool::weighted(0.1))
             .prop_map(|(client, rows, shape, priority, lifetime_ms, is_quickly_read, is_bad)| Do::Arrive {
                 client, rows, shape, priority, lifetime_ms, is_quickly_read, is_bad,
             }),
         6 => (0_usize..3).prop_map(|worker| Do::Step { worker }),
         3 => (0_usize..3, any::<bool>()).prop_map(|(worker, is_whole)| Do::End { worker, is_whole }),
-        1 => (0_u64..30).prop_map(|ms| Do::Pass { ms }),
+        1 => (0_u32..30).prop_map(|ms| Do::Pass { ms }),
     ]
 }
 
@@ -325,11 +325,11 @@ enum Busy {
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
-    let quota = prop::option::of((1_u64..20, 1_u32..5));
+    let quota = prop::option::of((1_u32..20, 1_u32..5));
     (
         1_usize..12,
         1_usize..8,
-        0_u64..20,
+        0_u32..20,
         0_u32..4,
         0_u32..5,
         quota,
@@ -347,11 +347,11 @@ fn any_policy() -> impl Strategy<Value = Policy> {
             )| Policy {
                 max_queue_size,
                 max_batch_size,
-                max_queue_delay: delay as u32 * MS,
+                max_queue_delay: delay * MS,
                 priority_levels,
                 default_priority_level,
                 quota: quota.map(|(interval, burst)| Quota {
-                    interval: interval as u32 * MS,
+                    interval: interval * MS,
                     burst,
                 }),
                 is_steady,
@@ -382,7 +382,7 @@ proptest! {
             let mut turns = Vec::new();
             match step {
                 Do::Arrive { client, rows, shape, priority, lifetime_ms, is_quickly_read, is_bad } => {
-                    let deadline = now + MS * lifetime_ms as u32;
+                    let deadline = now + MS * lifetime_ms;
                     let job = Job { number: count, client, rows, shape, priority, deadline, is_bad };
                     count += 1;
                     let before = schedule.len();
@@ -404,7 +404,7 @@ proptest! {
                 }
                 Do::Step { worker } => turns.push((worker, false, true)),
                 Do::End { worker, is_whole } => turns.push((worker, true, is_whole)),
-                Do::Pass { ms } => now += MS * ms as u32,
+                Do::Pass { ms } => now += MS * ms,
             }
             if last {
                 turns = (0..3).flat_map(|worker| [(worker, true, true), (worker, false, true)]).collect();
@@ -477,9 +477,10 @@ proptest! {
         let mut longest = Duration::ZERO;
         let send = |schedule: &mut Schedule<Job>, client: usize, now| {
             let (rows, _) = costs_us[client];
+            let name = u8::try_from(client).unwrap();
             // A shape of its own for each client, since only then its cost is its own.
             let shape = Some(client as u64);
-            let job = Job { rows, shape, ..job(client, client as u8, later(start)) };
+            let job = Job { rows, shape, ..job(client, name, later(start)) };
             assert!(matches!(arrive(schedule, &job, now), Arrived::Queued));
         };
         for client in 0..costs_us.len() {
@@ -506,9 +507,9 @@ proptest! {
     /// However many urgent requests others send, one without urgency runs after a bounded time.
     #[test]
     fn nobody_starves(
-        others in 1_usize..6,
+        others in 1_u8..6,
         levels in 1_u32..6,
-        run_ms in 1_u64..40,
+        run_ms in 1_u32..40,
         max_batch_size in 1_usize..4,
         own in any::<bool>(),
     ) {
@@ -527,16 +528,16 @@ proptest! {
             assert!(matches!(arrive(schedule, &job, now), Arrived::Queued));
         };
         // The victim's own urgent requests too, if it sends such.
-        for client in 0..others as u8 + u8::from(own) {
+        for client in 0..others + u8::from(own) {
             for _ in 0..4 {
                 send(&mut schedule, client, now);
             }
         }
-        let victim = job(0, others as u8, later(start));
+        let victim = job(0, others, later(start));
         arrive(&mut schedule, &victim, now);
-        let run = MS * run_ms as u32;
+        let run = MS * run_ms;
         // Everybody may be ahead by the head start of all levels, and by what waits already.
-        let parties = others as u32 + 1;
+        let parties = u32::from(others) + 1;
         let bound = HEAD_START * (levels - 1) * (parties + 1) + run * (8 * parties + 16);
         loop {
             let batch = next_batch(&mut schedule, now).unwrap();
