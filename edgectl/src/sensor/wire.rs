@@ -127,6 +127,7 @@ impl Wire {
             let request = Request {
                 id: None,
                 timeout_us: None,
+                priority: None,
                 binary_output: matches!(address.encoding, Encoding::Binary { .. }),
                 inputs: Inputs::Named(vec![tensor]),
                 outputs: outputs.clone(),
