@@ -14,7 +14,7 @@ use crate::{
     health::{self, Feeder, Limits, Part, Vitals, feeder::Equipment, notify::Notify, store::Store},
     http::{self, Http},
     identity,
-    inference::{Library, Loader, Models},
+    inference::{Cores, Library, Loader, Models},
     presence::{Presence, PresenceError},
     requests::{
         intake::{Intake, Share},
@@ -86,7 +86,10 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
     );
     identity::ensure(&settings.data);
     let vitals = Vitals::default();
-    let models = Arc::new(Models::watched(vitals.clone()));
+    let models = Arc::new(Models::watched(
+        vitals.clone(),
+        Cores::new(board.inference_cores()),
+    ));
     // Before anything that may hang.
     let beat = tokio::spawn(beat(vitals.clone()));
     let feeder = watch(&settings, &board, &vitals, models.clone(), end)

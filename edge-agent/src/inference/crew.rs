@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tracing::{error, info};
 
 use super::{
-    Permits, Statistics,
+    Cores, Permits, Statistics,
     batching::{self, Wish},
     queue::{Line, Queue},
     schedule::Policy,
@@ -33,6 +33,7 @@ pub(super) type Load = Arc<dyn Fn() -> Result<Box<dyn Run>, String> + Send + Syn
 pub(super) struct Shared {
     pub(super) vitals: Vitals,
     pub(super) permits: Arc<Permits>,
+    pub(super) cores: Cores,
     /// Threads given up that have not come back.
     pub(super) abandoned: Arc<AtomicUsize>,
     /// Number of the next worker.
@@ -40,9 +41,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(vitals: Vitals) -> Self {
+    pub(super) fn new(vitals: Vitals, cores: Cores) -> Self {
         Self {
             vitals,
+            cores,
             ..Self::default()
         }
     }
@@ -180,6 +182,7 @@ impl Crew {
         let started = thread::Builder::new()
             .name("model-reload".into())
             .spawn(move || {
+                crew.shared.cores.bind();
                 if let Some(Task { replies, receipt, .. }) = station.abandon() {
                     let why = "the model did not end in time, nor when it was told to; its thread was replaced";
                     crew.line.ran(receipt, None);

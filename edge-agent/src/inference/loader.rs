@@ -108,7 +108,11 @@ impl Loader {
         };
         let thread = thread::Builder::new()
             .name("model-loader".into())
-            .spawn(move || state.work(&inbox))?;
+            .spawn(move || {
+                // The threads that run models are started by this one.
+                state.models.cores().bind();
+                state.work(&inbox);
+            })?;
         Ok(Self {
             commands,
             is_stopping,

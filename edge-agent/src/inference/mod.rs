@@ -5,6 +5,7 @@
 mod batching;
 mod catalogue;
 mod classification;
+mod cores;
 mod crew;
 mod figures;
 mod graph;
@@ -27,6 +28,7 @@ mod warmup;
 mod watch;
 mod worker;
 
+pub use cores::Cores;
 pub use figures::Figures;
 pub use job::{Job, Reply};
 pub use loader::{Done, Library, LoadError, Loader};

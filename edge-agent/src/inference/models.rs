@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tracing::error;
 
 use super::{
-    Job, Permits, Statistics, batching,
+    Cores, Job, Permits, Statistics, batching,
     crew::{Crew, Load, Shared, Work},
     model::Signature,
     queue::Queue,
@@ -198,14 +198,14 @@ impl Models {
     /// No models.
     #[must_use]
     pub fn new() -> Self {
-        Self::watched(Vitals::default())
+        Self::watched(Vitals::default(), Cores::default())
     }
 
-    /// No models; what will be loaded shows its progress in `vitals`.
+    /// No models; what will be loaded shows its progress in `vitals`, and runs on `cores`.
     #[must_use]
-    pub fn watched(vitals: Vitals) -> Self {
+    pub fn watched(vitals: Vitals, cores: Cores) -> Self {
         Self {
-            shared: Arc::new(Shared::new(vitals)),
+            shared: Arc::new(Shared::new(vitals, cores)),
             crews: Mutex::default(),
             served: RwLock::default(),
             is_scanned: AtomicBool::new(false),
@@ -216,6 +216,11 @@ impl Models {
     /// What says how many models may compute at once.
     pub fn permits(&self) -> Arc<Permits> {
         self.shared.permits.clone()
+    }
+
+    /// What models run on.
+    pub(super) fn cores(&self) -> &Cores {
+        &self.shared.cores
     }
 
     /// The models that are ready, kept up to date.
