@@ -7,11 +7,13 @@
 //! - [`setup`]: what building and testing needs beyond Rust itself
 //! - [`suites`]: `cargo xtask test`
 //! - [`processes`]: real processes, supervised: brokers, indexers, agents
+//! - [`authority`]: a region's certificate authority, by `edgectl ca`
 //! - [`region`]: a whole region on this machine
 //! - [`sensor`]: `edgectl sense` as a child process
 //! - [`demo`]: `cargo xtask demo`
 //! - [`stop_signal`]: Ctrl-C as a message
 
+pub mod authority;
 pub mod bench;
 pub mod boards;
 pub mod cache;

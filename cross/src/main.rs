@@ -131,6 +131,9 @@ struct DemoArgs {
     /// Write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Without certificates: everybody on this machine may do everything on the broker.
+    #[arg(long)]
+    insecure: bool,
     /// The broker's port on this machine [default: any free one].
     #[arg(long, value_name = "PORT")]
     mqtt_port: Option<u16>,
@@ -234,7 +237,11 @@ fn show(cache: &Cache, arguments: DemoArgs) -> Result<()> {
         programs,
         onnxruntime: cache.onnxruntime(setup::onnxruntime::host()?),
         models: cross::committed_models(),
-        broker: Broker::Embedded,
+        broker: if arguments.insecure {
+            Broker::Embedded
+        } else {
+            Broker::Secured
+        },
         boxes: arguments.boxes.into(),
         mqtt_port: arguments.mqtt_port,
         http_port: arguments.http_port,

@@ -176,7 +176,13 @@ impl Runner<'_> {
                 "-D",
                 "warnings",
             ]),
-            Suite::Fuzz => self.plain(&["check", "--manifest-path", "protocol/fuzz/Cargo.toml"]),
+            Suite::Fuzz => {
+                let protocol =
+                    self.plain(&["check", "--manifest-path", "protocol/fuzz/Cargo.toml"])?;
+                let identity =
+                    self.plain(&["check", "--manifest-path", "identity/fuzz/Cargo.toml"])?;
+                Ok((protocol.0 && identity.0, protocol.1))
+            }
             Suite::Thumb => {
                 if let CoreLibrary::Source(_) = self.core_library {
                     println!("core for {TARGET} is built from source");

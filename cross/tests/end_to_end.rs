@@ -75,6 +75,11 @@ fn the_demo_convinces(broker: Broker) {
 }
 
 #[test]
+fn the_demo_convinces_with_certificates() {
+    the_demo_convinces(Broker::Secured);
+}
+
+#[test]
 fn the_demo_convinces_with_the_embedded_broker() {
     the_demo_convinces(Broker::Embedded);
 }
@@ -98,6 +103,11 @@ fn a_foreign_sensor_is_answered(broker: Broker) {
     });
     let client = "foreign-1";
     let mut ask = Command::new("mosquitto_rr");
+    if let Some(identity) = region.sensor_identity(client).expect("a certificate") {
+        ask.arg("--cafile").arg(identity.join("region-ca.pem"));
+        ask.arg("--cert").arg(identity.join("certificate.pem"));
+        ask.arg("--key").arg(identity.join("key.pem"));
+    }
     ask.args(["-h", "127.0.0.1", "-p", &region.mqtt_port().to_string()])
         .args(["-V", "mqttv5", "-q", "1", "-W", "10", "-i", client])
         .args(["-t", &format!("edge/v1/demo/any/infer/digits/{client}")])
@@ -122,6 +132,11 @@ fn a_foreign_sensor_is_answered(broker: Broker) {
         values[0]
     );
     region.stop().expect("a clean end");
+}
+
+#[test]
+fn a_foreign_sensor_with_a_certificate_is_answered() {
+    a_foreign_sensor_is_answered(Broker::Secured);
 }
 
 #[test]
@@ -159,7 +174,7 @@ fn no_answer_is_lost_when(broker: Broker, happens: impl FnOnce(&mut Region)) {
 
 #[test]
 fn no_answer_is_lost_when_a_box_loses_power() {
-    no_answer_is_lost_when(Broker::Embedded, |region| {
+    no_answer_is_lost_when(Broker::Secured, |region| {
         region.box_processes().remove(0).kill().expect("a kill");
     });
 }

@@ -1,6 +1,6 @@
 //! The wiring: from settings to a box that serves, and from SIGTERM to its drained end.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, pin::pin, sync::Arc, time::Duration};
 
 use edge_hal::Board;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +14,7 @@ use crate::{
     health::{self, Feeder, Limits, Part, Vitals, feeder::Equipment, notify::Notify, store::Store},
     identity,
     inference::Models,
+    link,
     presence::{Presence, PresenceError},
     requests::{
         intake::{Intake, Share},
@@ -99,18 +100,34 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
         models.clone(),
         settings.answer_cache_bytes,
     ));
-    let own = Intake::start(&settings, &service, Share::Own, &vitals);
-    let models_ready = Share::Shared(models.watch_ready());
-    let shared = Intake::start(&settings, &service, models_ready, &vitals);
     let stop = CancellationToken::new();
+    let mut asked_to_end = pin!(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
+    let connecting = connect(&settings, &vitals, &stop);
+    let broker = tokio::select! {
+        broker = connecting => broker,
+        () = &mut asked_to_end => {
+            info!("edge-agent ends before this box has a certificate");
+            feeder.stopping();
+            hardware.end();
+            wait_for(&loader).await;
+            beat.abort();
+            feeder.end();
+            return Ok(());
+        }
+    };
+    let own = Intake::start(&settings, &broker, &service, Share::Own, &vitals);
+    let models_ready = Share::Shared(models.watch_ready());
+    let shared = Intake::start(&settings, &broker, &service, models_ready, &vitals);
     let source = telemetry::Source::new(&board, &hardware, models, service.clone());
-    let report = telemetry::report(settings.clone(), source, vitals, stop.clone());
+    let report = telemetry::report(settings.clone(), broker, source, vitals, stop.clone());
     let telemetry = tokio::spawn(report);
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    asked_to_end.await;
     let deadline = Duration::from_secs(settings.drain_timeout_s.into());
     info!(running = service.running(), "draining");
     feeder.stopping();
@@ -137,7 +154,41 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
         warn!("telemetry did not end by itself");
     }
     hardware.end();
-    // As above.
+    wait_for(&loader).await;
+    beat.abort();
+    feeder.end();
+    info!("edge-agent ends");
+    Ok(())
+}
+
+/// What the box's connections need; waits until the box has its certificate where one is needed.
+async fn connect(settings: &Settings, vitals: &Vitals, stop: &CancellationToken) -> link::Broker {
+    let tls = match settings.enrolment.clone() {
+        None => {
+            warn!(
+                "the broker is reached without TLS: anybody on the way can read and change what is said"
+            );
+            None
+        }
+        Some(enrolment) => {
+            let refresh = enrolment.obtain(vitals).await;
+            let tls = link::Tls {
+                client: refresh.client(),
+                refused: refresh.refused(),
+            };
+            tokio::spawn(refresh.keep_fresh(stop.clone()));
+            Some(tls)
+        }
+    };
+    link::Broker {
+        url: settings.broker.clone(),
+        box_id: settings.box_id.clone(),
+        tls,
+    }
+}
+
+/// Polled, since it happens once in the life of the process.
+async fn wait_for(loader: &std::thread::JoinHandle<()>) {
     let loaded = async {
         while !loader.is_finished() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -146,10 +197,6 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
     if tokio::time::timeout(LOADER, loaded).await.is_err() {
         warn!("a model is still being loaded");
     }
-    beat.abort();
-    feeder.end();
-    info!("edge-agent ends");
-    Ok(())
 }
 
 /// Shows that the main loop runs.

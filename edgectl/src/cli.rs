@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::commands::sense::SenseArgs;
+use crate::commands::{ca::CaArgs, sense::SenseArgs};
 
 /// Work with Aethir Edge boxes from a terminal or a script.
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Play a sensor: send readings to a model, check the answers, measure.
     Sense(Box<SenseArgs>),
+    /// Say who belongs to a region: make its certificate authority, tokens and certificates, approve and revoke.
+    Ca(Box<CaArgs>),
     /// Print the completion script for a shell.
     #[command(after_help = "\
 Examples:

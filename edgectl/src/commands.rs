@@ -1,4 +1,5 @@
 //! The commands. Each takes its arguments, wires the parts together and prints what came out.
 
+pub mod ca;
 pub mod completions;
 pub mod sense;

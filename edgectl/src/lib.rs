@@ -3,9 +3,11 @@
 //! - [`cli`]: the words that it understands
 //! - [`commands`]: a file for each command
 //! - [`exit`]: exit codes
+//! - [`own_identity`]: a certificate and its key, as `edgectl ca issue` writes them
 //! - [`sensor`]: what `edgectl sense` plays
 
 pub mod cli;
 pub mod commands;
 pub mod exit;
+pub mod own_identity;
 pub mod sensor;

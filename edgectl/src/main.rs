@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 use clap::Parser;
 use edgectl::{
     cli::{Cli, Command},
-    commands::{completions, sense},
+    commands::{ca, completions, sense},
     exit::Exit,
 };
 use tracing_subscriber::EnvFilter;
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         .init();
     let result = match cli.command {
         Command::Sense(args) => sense::run(*args),
+        Command::Ca(args) => ca::run(*args),
         Command::Completions { shell } => Ok(completions::run(shell)),
     };
     result
