@@ -1,5 +1,9 @@
 //! What strangers send: requests, certificates, questions. None may panic, none may be taken for another one.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

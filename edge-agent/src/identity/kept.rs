@@ -44,7 +44,10 @@ pub(crate) enum KeptError {
     #[error("the certificate is not usable: {0}")]
     Certificate(#[from] CertificateError),
     #[error("the certificate is of {found}, and this box is {wanted}")]
-    Other { found: Subject, wanted: Subject },
+    Other {
+        found: Box<Subject>,
+        wanted: Box<Subject>,
+    },
     #[error("the certificate is of another key than this box's")]
     Key,
     #[error("the certificate is of a region with another root than {0}")]
@@ -108,8 +111,8 @@ pub(crate) fn read(text: &[u8], wanted: &Wanted) -> Result<Kept, KeptError> {
     let identity = Identity::read(leaf)?;
     if identity.subject != wanted.subject {
         return Err(KeptError::Other {
-            found: identity.subject,
-            wanted: wanted.subject.clone(),
+            found: Box::new(identity.subject),
+            wanted: Box::new(wanted.subject.clone()),
         });
     }
     if identity.key != wanted.key {

@@ -74,7 +74,7 @@ impl TlsListener {
                         }
                         Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS"),
                         Err(_elapsed) => {
-                            tracing::debug!(%address, "the TLS handshake took too long")
+                            tracing::debug!(%address, "the TLS handshake took too long");
                         }
                     }
                 });

@@ -222,7 +222,7 @@ impl Front {
             Ok(()) => tracing::debug!(%address, %who, "a client has gone"),
             // Most clients just vanish.
             Err(FrontError::Io(error)) => {
-                tracing::debug!(%address, %who, %error, "a client has gone")
+                tracing::debug!(%address, %who, %error, "a client has gone");
             }
             Err(error) => tracing::warn!(%address, %error, "a client was disconnected"),
         }

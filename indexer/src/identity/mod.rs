@@ -48,9 +48,9 @@ pub enum IdentityError {
         /// The folder.
         folder: PathBuf,
         /// Whose it is.
-        found: Id,
+        found: Box<Id>,
         /// This region.
-        wanted: Id,
+        wanted: Box<Id>,
     },
     /// Its own certificate.
     #[error(transparent)]

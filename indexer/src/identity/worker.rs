@@ -50,8 +50,8 @@ impl Worker {
         if authority.region() != region {
             return Err(IdentityError::Region {
                 folder: settings.folder,
-                found: authority.region().clone(),
-                wanted: region.clone(),
+                found: Box::new(authority.region().clone()),
+                wanted: Box::new(region.clone()),
             });
         }
         let key_pem = own_key(&settings.folder.join(INDEXER_KEY))?;
