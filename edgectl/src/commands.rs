@@ -2,4 +2,6 @@
 
 pub mod ca;
 pub mod completions;
+pub mod flash;
 pub mod sense;
+pub mod sim_fastboot;

@@ -4,10 +4,12 @@
 //! - [`commands`]: a file for each command
 //! - [`exit`]: exit codes
 //! - [`own_identity`]: a certificate and its key, as `edgectl ca issue` writes them
+//! - [`flash`]: images onto files, disks and boards
 //! - [`sensor`]: what `edgectl sense` plays
 
 pub mod cli;
 pub mod commands;
 pub mod exit;
+pub mod flash;
 pub mod own_identity;
 pub mod sensor;

@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 use clap::Parser;
 use edgectl::{
     cli::{Cli, Command},
-    commands::{ca, completions, sense},
+    commands::{ca, completions, flash, sense, sim_fastboot},
     exit::Exit,
 };
 use tracing_subscriber::EnvFilter;
@@ -17,8 +17,10 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .init();
     let result = match cli.command {
+        Command::Flash(args) => flash::run(&args),
         Command::Sense(args) => sense::run(*args),
         Command::Ca(args) => ca::run(*args),
+        Command::SimFastboot(args) => sim_fastboot::run(args),
         Command::Completions { shell } => Ok(completions::run(shell)),
     };
     result

@@ -1,15 +1,19 @@
 //! Numbered folders of a sysfs class that are known by what a file in them says: `thermal_zone12` is the zone whose
 //! `type` reads `cpu0-thermal`. Numbers follow the order in which drivers load and change when one is loaded again,
 //! so a folder is looked up when it is first needed and whenever its files are gone; while it is missing, not more
-//! often than once in a while, because a look opens a file of every folder of the class.
+//! often than once in a while, because a look opens a file of every folder of the class. Looking allocates nothing
+//! unless what is found has another number than before.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use crate::kernel_file::{KernelFile, KernelFileError, list};
+use crate::{
+    kernel_file::{KernelFile, KernelFileError},
+    kernel_folder::each_entry,
+};
 
 /// A class has no folder of the name that the board file states.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,8 +74,8 @@ pub(crate) struct ClassFolder {
     value: Box<str>,
     missing: MissingFolder,
     pace: Pace,
-    /// The folder, or why it is not known.
-    found: Result<PathBuf, ClassFileError>,
+    /// The folder's number, or why it is not known.
+    found: Result<u32, ClassFileError>,
 }
 
 impl ClassFolder {
@@ -113,13 +117,27 @@ impl ClassFolder {
         Self::new(root, "sys/class/hwmon", "hwmon", "name", chip, look_every)
     }
 
-    /// Looks the folder up unless it is known or was looked for a moment ago.
-    fn find(&mut self) -> Result<&Path, ClassFileError> {
+    /// The folder's number; it is looked up unless it is known or was looked for a moment ago.
+    fn find(&mut self) -> Result<u32, ClassFileError> {
         if self.found.is_err() && self.pace.is_due() {
-            self.found = find_folder(&self.class, self.prefix, self.key, &self.value)
-                .ok_or_else(|| self.missing.clone().into());
+            self.found = self.look().ok_or_else(|| self.missing.clone().into());
         }
-        self.found.as_deref().map_err(Clone::clone)
+        self.found.clone()
+    }
+
+    /// The first folder, by number, whose file `key` reads `value`.
+    fn look(&self) -> Option<u32> {
+        let mut first = None;
+        each_entry(&self.class, |entry| {
+            let digits = entry.name.strip_prefix(self.prefix);
+            let Some(number) = digits.and_then(|digits| digits.parse().ok()) else {
+                return;
+            };
+            if first.is_none_or(|first| number < first) && entry.says(self.key, &self.value) {
+                first = Some(number);
+            }
+        });
+        first
     }
 
     /// Forgets the folder, whose file is gone: `error` stands until it is looked up again.
@@ -134,7 +152,10 @@ pub(crate) struct ClassFile {
     folder: ClassFolder,
     /// Its possible names; the first that the folder has is read.
     names: Vec<String>,
-    file: Option<KernelFile>,
+    /// The files of these names in the folder that was last found, with its number.
+    files: Option<(u32, Vec<KernelFile>)>,
+    /// Which of them is read.
+    read: Option<usize>,
 }
 
 impl ClassFile {
@@ -142,7 +163,8 @@ impl ClassFile {
         Self {
             folder,
             names,
-            file: None,
+            files: None,
+            read: None,
         }
     }
 
@@ -152,23 +174,28 @@ impl ClassFile {
         wanted: &'static str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<T, ClassFileError> {
-        if let Some(file) = &mut self.file {
+        if let Some((_, files)) = &mut self.files
+            && let Some(file) = self.read.and_then(|place| files.get_mut(place))
+        {
             match file.parse_same(wanted, &parse) {
                 Err(error) if error.is_gone() => {
-                    self.file = None;
+                    file.close();
+                    self.read = None;
                     self.folder.forget(self.folder.missing.clone().into());
                 }
                 reading => return Ok(reading?),
             }
         }
-        let folder = self.folder.find()?;
+        let number = self.folder.find()?;
         let mut gone = None;
-        for name in &self.names {
-            let mut file = KernelFile::new(folder, name);
+        for (place, file) in self.files_in(number).iter_mut().enumerate() {
             match file.parse_same(wanted, &parse) {
-                Err(error) if error.is_gone() => gone = gone.or(Some(error)),
+                Err(error) if error.is_gone() => {
+                    file.close();
+                    gone = gone.or(Some(error));
+                }
                 reading => {
-                    self.file = Some(file);
+                    self.read = Some(place);
                     return Ok(reading?);
                 }
             }
@@ -178,30 +205,18 @@ impl ClassFile {
         self.folder.forget(error.clone());
         Err(error)
     }
-}
 
-/// The first folder `{class}/{prefix}*`, by number, whose file `key` reads `value`.
-fn find_folder(class: &Path, prefix: &str, key: &str, value: &str) -> Option<PathBuf> {
-    let number = |folder: &PathBuf| -> Option<u32> {
-        folder
-            .file_name()?
-            .to_str()?
-            .strip_prefix(prefix)?
-            .parse()
-            .ok()
-    };
-    let mut folders: Vec<(u32, PathBuf)> = list(class)
-        .into_iter()
-        .filter_map(|folder| Some((number(&folder)?, folder)))
-        .collect();
-    folders.sort_unstable();
-    folders
-        .into_iter()
-        .map(|(_, folder)| folder)
-        .find(|folder| {
-            let is_wanted = |text: &str| (text.trim() == value).then_some(());
-            KernelFile::new(folder, key)
-                .parse("name", is_wanted)
-                .is_ok()
-        })
+    /// The files in the folder of this number.
+    fn files_in(&mut self, number: u32) -> &mut [KernelFile] {
+        let known = self.files.take().filter(|(known, _)| *known == number);
+        let (_, files) = self.files.insert(known.unwrap_or_else(|| {
+            let folder = self
+                .folder
+                .class
+                .join(format!("{}{number}", self.folder.prefix));
+            let file = |name: &String| KernelFile::new(&folder, name);
+            (number, self.names.iter().map(file).collect())
+        }));
+        files
+    }
 }

@@ -4,13 +4,7 @@
 //! offset 0 (Documentation/filesystems/sysfs.rst), and a `pread` costs a fraction of open, read and close. Nothing is
 //! allocated for a reading, also not for its error.
 
-use std::{
-    fs::{self, File},
-    io,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path, sync::Arc};
 
 use nix::errno::Errno;
 
@@ -138,6 +132,11 @@ impl KernelFile {
         self.parse_filled(&buffer, length, wanted, parse)
     }
 
+    /// Forgets the device behind the file: at the next reading it is opened again by its path.
+    pub(crate) fn close(&mut self) {
+        self.file = None;
+    }
+
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
         let file = match &mut self.file {
             Some(file) => file,
@@ -185,15 +184,6 @@ fn whole_lines(buffer: &[u8], length: usize) -> Option<&[u8]> {
 
 fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
-}
-
-/// The folders and files in a folder, or none where it cannot be listed.
-pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect()
 }
 
 /// Reads a whole number with or without an end of line.

@@ -24,6 +24,7 @@ pub mod governor;
 pub mod gpu;
 pub mod identity;
 mod kernel_file;
+mod kernel_folder;
 mod kernel_setting;
 pub mod led;
 pub mod memory;

@@ -6,9 +6,12 @@ use std::{
     time::Duration,
 };
 
+use heapless::{String, Vec as ShortVec};
+
 use crate::{
     class_folder::Pace,
-    kernel_file::{KernelFile, KernelFileError, list, parse_number},
+    kernel_file::{KernelFile, KernelFileError, parse_number},
+    kernel_folder::each_entry,
     sim::{SimFault, SimReading},
 };
 
@@ -85,31 +88,48 @@ impl SysfsNetwork {
         Self {
             class: root.join("sys/class/net"),
             pace: Pace::new(look_every),
-            links: Vec::new(),
+            links: Vec::with_capacity(MAX_LINKS),
         }
     }
 
     /// Opens links that came, keeps those that are open.
     fn look(&mut self) {
-        let mut names: Vec<String> = list(&self.class)
-            .iter()
-            .filter_map(|folder| Some(folder.file_name()?.to_str()?.to_owned()))
-            // `bonding_masters` is a file.
-            .filter(|name| name != "lo" && name.len() <= MAX_NAME_BYTES)
-            .filter(|name| self.class.join(name).join("operstate").exists())
-            .collect();
-        names.sort_unstable();
-        names.truncate(MAX_LINKS);
-        let mut before = std::mem::take(&mut self.links);
-        for name in names {
-            let known = before.iter().position(|link| *link.name == *name);
-            let link = known.map_or_else(
-                || LinkFiles::new(&self.class, &name),
-                |known| before.swap_remove(known),
-            );
-            self.links.push(link);
+        let names = names(&self.class);
+        self.links
+            .retain(|link| names.iter().any(|name| *name == *link.name));
+        for (place, name) in names.iter().enumerate() {
+            if self
+                .links
+                .get(place)
+                .is_none_or(|link| *link.name != **name)
+            {
+                self.links.insert(place, LinkFiles::new(&self.class, name));
+            }
         }
     }
+}
+
+/// Names of the first [`MAX_LINKS`] links by name.
+fn names(class: &Path) -> ShortVec<String<MAX_NAME_BYTES>, MAX_LINKS> {
+    let mut names = ShortVec::<String<MAX_NAME_BYTES>, MAX_LINKS>::new();
+    each_entry(class, |entry| {
+        // A file, such as `bonding_masters`, is no link.
+        if entry.name == "lo" || !entry.has("operstate") {
+            return;
+        }
+        let Ok(name) = String::try_from(entry.name) else {
+            return;
+        };
+        let place = names.partition_point(|known| *known < name);
+        if place < MAX_LINKS {
+            if names.is_full() {
+                names.pop();
+            }
+            // There is room now.
+            let _placed = names.insert(place, name);
+        }
+    });
+    names
 }
 
 impl Network for SysfsNetwork {

@@ -101,6 +101,24 @@ const PACKAGES: &[Package] = &[
         why: "reads and writes U-Boot's environment",
     },
     Package {
+        name: "zstd",
+        program: "zstd",
+        purpose: Purpose::Test,
+        why: "packs images, to flash them packed",
+    },
+    Package {
+        name: "fastboot",
+        program: "fastboot",
+        purpose: Purpose::Test,
+        why: "checks the simulated board in fastboot mode",
+    },
+    Package {
+        name: "android-sdk-libsparse-utils",
+        program: "simg2img",
+        purpose: Purpose::Test,
+        why: "makes and checks Android sparse images",
+    },
+    Package {
         name: "systemd",
         program: "systemd-analyze",
         purpose: Purpose::Test,

@@ -300,6 +300,16 @@ impl Gpt {
         self.entry(index).get(TYPE_GUID).unwrap_or_default()
     }
 
+    /// Where a partition lies on the disk, in bytes.
+    #[must_use]
+    pub fn bytes(&self, index: usize) -> std::ops::Range<u64> {
+        let entry = self.entry(index);
+        let lba = |offset| u64_at(entry, offset).unwrap_or(0);
+        // Checked when the table was read: both lie on the disk, whose size in bytes fits.
+        let (first, last) = (lba(FIRST_LBA), lba(LAST_LBA));
+        first.saturating_mul(self.sector)..last.saturating_add(1).saturating_mul(self.sector)
+    }
+
     /// Changes the attributes of a partition, in memory.
     pub fn set_attributes(&mut self, index: usize, attributes: u64) {
         if let Some(entry) = self.entries.chunks_exact_mut(ENTRY_BYTES).nth(index) {
