@@ -77,6 +77,21 @@ enum BenchCommand {
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
     },
+    /// Flashing onto a file and a loop device (with root), beside `dd` and `openssl`; and packed images.
+    Flash {
+        /// Size of the image.
+        #[arg(long, default_value_t = 512, value_name = "MIB", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(16..))]
+        image_mib: usize,
+        /// Where image and targets go; five times the image's size must be free.
+        #[arg(long, default_value = ".", value_name = "FOLDER")]
+        folder: PathBuf,
+        /// Measure this program instead of building it.
+        #[arg(long, value_name = "FILE")]
+        edgectl: Option<PathBuf>,
+        /// Write the result to this file, as JSON.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
     /// Telemetry of a box at rest: MQTT bytes an hour beside the least that Sparkplug allows, and processor time.
     Telemetry {
         /// How long the box rests.
@@ -269,6 +284,23 @@ fn measure(cache: &Cache, command: BenchCommand) -> Result<()> {
                 digits: cross::committed_models(),
                 realistic: cache.models(),
                 round: Duration::from_millis(round_ms),
+            })?;
+            print_result(&result.table(), &result, report.as_deref())
+        }
+        BenchCommand::Flash {
+            image_mib,
+            folder,
+            edgectl,
+            report,
+        } => {
+            let edgectl = match edgectl {
+                Some(edgectl) => edgectl,
+                None => release_build()?.join("edgectl"),
+            };
+            let result = bench::flash::run(&bench::flash::Plan {
+                edgectl,
+                image_mib,
+                folder,
             })?;
             print_result(&result.table(), &result, report.as_deref())
         }

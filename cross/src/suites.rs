@@ -176,7 +176,15 @@ impl Runner<'_> {
                 "-D",
                 "warnings",
             ]),
-            Suite::Fuzz => self.plain(&["check", "--manifest-path", "protocol/fuzz/Cargo.toml"]),
+            Suite::Fuzz => {
+                for manifest in ["protocol/fuzz/Cargo.toml", "edgectl/fuzz/Cargo.toml"] {
+                    let checked = self.plain(&["check", "--manifest-path", manifest])?;
+                    if !checked.0 {
+                        return Ok(checked);
+                    }
+                }
+                Ok((true, Tally::default()))
+            }
             Suite::Thumb => {
                 if let CoreLibrary::Source(_) = self.core_library {
                     println!("core for {TARGET} is built from source");
