@@ -38,7 +38,7 @@ pub trait Medium: Sync {
     /// What the system says; a part may be written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Waits until everything written is on the medium, and forgets what the system remembers of it.
+    /// Waits until everything written is on the medium.
     ///
     /// # Errors
     /// What the system says; nothing may be assumed of what was written since the last one.
@@ -182,11 +182,25 @@ impl FileMedium {
         };
         // An earlier run that was cut short may have left what never reached the medium.
         medium.sync().map_err(failed)?;
+        medium.forget(0, 0).map_err(failed)?;
         Ok(medium)
     }
 }
 
 impl FileMedium {
+    /// Makes the system forget what it remembers of `length` bytes, or of all from `offset` on where that is 0.
+    fn forget(&self, offset: u64, length: usize) -> io::Result<()> {
+        // Both are far below the 2^63 of the largest file.
+        let offset = offset.try_into().unwrap_or(0);
+        let length = length.try_into().unwrap_or(0);
+        Ok(posix_fadvise(
+            &self.file,
+            offset,
+            length,
+            PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+        )?)
+    }
+
     /// A device that was pulled out gives all kinds of errors; that its node is gone tells.
     fn or_gone(&self, error: io::Error) -> io::Error {
         if self.size_bytes.is_some() && !self.path.exists() {
@@ -230,9 +244,7 @@ impl Medium for FileMedium {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_all().map_err(|error| self.or_gone(error))?;
-        posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
-        Ok(())
+        self.file.sync_all().map_err(|error| self.or_gone(error))
     }
 
     fn read_back(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -241,7 +253,10 @@ impl Medium for FileMedium {
             && buffer.as_ptr().align_offset(DIRECT_BYTES) == 0;
         let file = match &self.direct {
             Some(direct) if aligned => direct,
-            _ => &self.file,
+            _ => {
+                self.forget(offset, buffer.len())?;
+                &self.file
+            }
         };
         read_at(file, offset, buffer).map_err(|error| self.or_gone(error))
     }

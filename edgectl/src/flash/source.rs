@@ -3,7 +3,6 @@
 //! What is stored is recognised by its first bytes, never by its name. Nothing here knows where the image goes.
 
 mod size;
-mod zstd;
 
 use std::{
     fmt,
@@ -18,7 +17,6 @@ use lzma_rust2::XzReader;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
-use self::zstd::ZstdReader;
 use super::{
     checksum::{self, ChecksumError, Sha256Sum},
     sparse::{self, Unsparse},
@@ -225,7 +223,11 @@ impl Source {
         let stored = BufReader::with_capacity(READ_BYTES, self.stored.clone());
         let mut decoded: Box<dyn Read + Send> = match self.facts.compression {
             Compression::None => Box::new(self.stored.clone()),
-            Compression::Zstd => Box::new(ZstdReader::new(stored, WINDOW_MAX_BYTES.into())),
+            Compression::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(stored)?;
+                decoder.window_log_max(WINDOW_MAX_BYTES.ilog2())?;
+                Box::new(decoder)
+            }
             Compression::Xz => Box::new(XzReader::new_mem_limit(stored, true, XZ_MEMORY_MAX_KIB)),
             Compression::Gzip => Box::new(MultiGzDecoder::new(stored)),
         };
@@ -291,7 +293,10 @@ impl Source {
                 source,
             };
         }
-        if source.kind() == io::ErrorKind::OutOfMemory {
+        // The latter are libzstd's words for `frameParameter_windowTooLarge`, which has no kind of its own here.
+        let is_too_large = source.kind() == io::ErrorKind::OutOfMemory
+            || source.to_string().contains("requires too much memory");
+        if is_too_large {
             return SourceError::Window { path, kind };
         }
         SourceError::Damaged {

@@ -39,6 +39,9 @@ const GRAIN_BYTES: usize = 64 << 10;
 pub const HEAD_BYTES: usize = CHUNK_BYTES;
 /// Chunks that wait between reading and writing.
 const CHUNKS_WAITING: usize = 4;
+/// After so many chunks in a row that differ, only every so many are looked at before they are written: looking costs a
+/// read, and where so much differs the next will too. One that matches ends that.
+const MISSES_BEFORE_TRUST: usize = 8;
 /// Bytes after which the system is asked to put them on the medium, meanwhile the next are written. It bounds what the
 /// page cache holds, so that progress means something and the end does not wait for minutes.
 const SYNC_EVERY_BYTES: u64 = 64 << 20;
@@ -275,6 +278,8 @@ struct Writer<'a> {
     written: u64,
     matched: u64,
     unsynced: u64,
+    /// Chunks in a row that differed.
+    misses: usize,
     found: Vec<u8>,
 }
 
@@ -297,6 +302,7 @@ impl<'a> Writer<'a> {
             written: 0,
             matched: 0,
             unsynced: 0,
+            misses: 0,
             found: vec![0; CHUNK_BYTES],
         }
     }
@@ -359,9 +365,25 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// As [`Self::look_for_runs`], but does not look at every chunk of a medium that holds something else.
+    fn differing_runs(
+        &mut self,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Vec<Range<usize>>, WriteError> {
+        if self.misses >= MISSES_BEFORE_TRUST && !self.misses.is_multiple_of(MISSES_BEFORE_TRUST) {
+            self.misses += 1;
+            return Ok(iter::once(0..bytes.len()).collect());
+        }
+        let runs = self.look_for_runs(offset, bytes)?;
+        let all_differs = runs.first().is_some_and(|run| run.len() == bytes.len());
+        self.misses = if all_differs { self.misses + 1 } else { 0 };
+        Ok(runs)
+    }
+
     /// What of `bytes` the medium does not hold yet. One look at the first grain decides whether the others are looked
     /// at: a medium with something else on it would be read as a whole for nothing.
-    fn differing_runs(
+    fn look_for_runs(
         &mut self,
         offset: u64,
         bytes: &[u8],
@@ -447,7 +469,7 @@ impl<'a> Writer<'a> {
         let set = self.medium.set_length(self.offset);
         set.map_err(|source| self.failed("write", self.offset, source))?;
         let head = mem::take(&mut self.head);
-        let runs = self.differing_runs(0, &head)?;
+        let runs = self.look_for_runs(0, &head)?;
         for run in &runs {
             self.put(run.start as u64, head.get(run.clone()).unwrap_or_default())?;
         }

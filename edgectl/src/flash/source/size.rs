@@ -7,7 +7,7 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom},
 };
 
-use ruzstd::decoding::FrameDecoder;
+use zstd::zstd_safe;
 
 /// Header and footer of an .xz stream (.xz file format 1.2.0, sections 2.1.1 and 2.1.2).
 const XZ_FOOTER_BYTES: usize = 12;
@@ -80,10 +80,10 @@ pub(super) fn of_zstd_file(file: &mut File) -> io::Result<Option<u64>> {
 /// The image's size by the first frame's header; none where it does not say.
 #[must_use]
 pub fn zstd_image_bytes(first: &[u8]) -> Option<u64> {
-    let mut decoder = FrameDecoder::new();
-    // A window that is too large is refused by whoever decodes.
-    decoder.init(first).ok()?;
-    Some(decoder.content_size()).filter(|size| *size > 0)
+    zstd_safe::get_frame_content_size(first)
+        .ok()
+        .flatten()
+        .filter(|size| *size > 0)
 }
 
 #[cfg(test)]
