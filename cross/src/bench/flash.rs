@@ -15,7 +15,7 @@ use super::BenchError;
 use crate::shell;
 
 /// Rounds that alternate between the floor and `edgectl`, so that a busy moment of the machine meets both.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// How often the memory of a running program is looked at; its peak only grows.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const MIB: usize = 1 << 20;
