@@ -6,7 +6,6 @@
 //! - [`bundle`], [`pieces`]: a board's partitions, and how they are cut for it
 //! - [`fastboot`]: the protocol of Android's boot loaders
 //! - [`blocks`], [`guard`]: the disks of this machine, and which of them are not to be touched
-//! - [`partition`]: where a partition lies in a disk image
 //! - [`plan`]: what will be done, and what was
 //! - [`progress`], [`stop`]: the person at the terminal
 
@@ -16,7 +15,6 @@ pub mod checksum;
 pub mod fastboot;
 pub mod guard;
 pub mod medium;
-pub mod partition;
 pub mod pieces;
 pub mod plan;
 pub mod progress;

@@ -9,12 +9,10 @@
 mod flash_support;
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read as _, Write as _},
     net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    path::Path,
     thread,
     time::Duration,
 };
@@ -23,91 +21,18 @@ use edgectl::flash::{
     bundle::Part,
     fastboot::{
         client::{Client, ClientError, Waits},
-        job::{self, Flashed, JobError, Wishes},
-        sim::{Scripted, SimBoard, SimFastboot, SimFault, file_of},
+        job::JobError,
+        sim::SimFault,
         tcp::Tcp,
         transport::{Transport as _, TransportError},
     },
     pieces::{Content, Layout, Piece, PiecesError},
-    progress::Progress,
-    stop::Stop,
 };
-use flash_support::{MIB, file, noise};
+use flash_support::{
+    MIB, file, noise,
+    sim_board::{Script, Sim, run},
+};
 use proptest::prelude::*;
-use serde_json::Value;
-use tempfile::TempDir;
-
-/// Commands, at the how-manieth of each what goes wrong.
-type Script<'a> = &'a [(&'a str, usize, SimFault)];
-
-/// A simulated board with `boot_a`, `root_a` and a small `data`.
-struct Sim {
-    folder: TempDir,
-    sim: SimFastboot,
-}
-
-const ROOM: u64 = 16 << 20;
-
-impl Sim {
-    fn start(script: Script<'_>) -> Self {
-        Self::with(2 << 20, true, script)
-    }
-
-    fn with(max_download_bytes: u32, unlocked: bool, script: Script<'_>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let board = SimBoard {
-            product: "sim".into(),
-            serial: "one".into(),
-            partitions: BTreeMap::from([
-                ("boot_a".into(), ROOM),
-                ("root_a".into(), ROOM),
-                ("data".into(), 1 << 20),
-            ]),
-            folder: folder.path().to_owned(),
-            max_download_bytes,
-            unlocked,
-        };
-        let script = script.iter().map(|(command, nth, fault)| Scripted {
-            command: (*command).into(),
-            nth: *nth,
-            fault: fault.clone(),
-        });
-        let sim =
-            SimFastboot::start("127.0.0.1:0".parse().unwrap(), board, script.collect()).unwrap();
-        Self { folder, sim }
-    }
-
-    fn target(&self) -> String {
-        format!("tcp:{}", self.sim.address())
-    }
-
-    fn content(&self, partition: &str) -> Vec<u8> {
-        fs::read(file_of(self.folder.path(), partition)).unwrap()
-    }
-
-    /// Flashes as `edgectl` does, only less patiently.
-    fn flash(&self, parts: &[Part]) -> Result<Flashed, JobError> {
-        let address = self.sim.address();
-        let mut tcp = Tcp::connect("127.0.0.1", address.port(), "the board".into()).unwrap();
-        let waits = Waits {
-            answer: Duration::from_millis(500),
-            flash: Duration::from_millis(500),
-        };
-        let mut client = Client::new(&mut tcp, &|_| {}, waits);
-        let wishes = Wishes {
-            active_slot: Some("a".into()),
-            reboot: true,
-            pause: Duration::ZERO,
-        };
-        job::flash(
-            &mut client,
-            parts,
-            &wishes,
-            &Progress::hidden(),
-            &Stop::default(),
-        )
-    }
-}
 
 fn part(folder: &Path, name: &str, bytes: &[u8]) -> Part {
     let mut file = File::open(file(folder, name, bytes)).unwrap();
@@ -127,17 +52,6 @@ fn bytes_of(piece: &Piece, file: &File) -> Vec<u8> {
     });
     read.unwrap();
     bytes
-}
-
-/// Runs a foreign program.
-fn run(program: &str, arguments: &[&str]) -> Output {
-    Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|error| {
-            panic!("cannot start {program} ({error}); `cargo xtask setup` installs it")
-        })
 }
 
 #[test]
@@ -528,244 +442,4 @@ fn a_raw_image_of_many_gigabytes_is_cut_without_overflow() {
     assert_eq!(pieces.len(), 19);
     let sent: u64 = pieces.iter().map(|piece| u64::from(piece.bytes())).sum();
     assert!(sent > 9 << 30 && sent < (9 << 30) + 4096);
-}
-
-fn edgectl(arguments: &[&str]) -> (i32, Value, String) {
-    let output = run(env!("CARGO_BIN_EXE_edgectl"), arguments);
-    let words = String::from_utf8(output.stderr).unwrap();
-    let json = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-    (output.status.code().unwrap(), json, words)
-}
-
-/// A bundle with `boot_a` and `root_a`; says where.
-fn bundle(folder: &Path) -> PathBuf {
-    let bundle = folder.join("bundle");
-    fs::create_dir(&bundle).unwrap();
-    let mut manifest = "format = 1\nboard = \"qrb5165-rb5\"\nactive_slot = \"a\"\n".to_owned();
-    for (name, bytes) in [("boot_a", noise(MIB, 1)), ("root_a", noise(3 * MIB, 2))] {
-        let path = file(&bundle, &format!("{name}.bin"), &bytes);
-        let sum = run("sha256sum", &[path.to_str().unwrap()]).stdout;
-        let sum = String::from_utf8(sum).unwrap();
-        let sum = sum.split(' ').next().unwrap();
-        manifest.push_str(&format!(
-            "[[partition]]\nname = \"{name}\"\nfile = \"{name}.bin\"\nsha256 = \"{sum}\"\n"
-        ));
-    }
-    file(&bundle, "flash.toml", manifest.as_bytes());
-    bundle
-}
-
-#[test]
-fn a_bundle_is_flashed_from_a_folder_and_from_a_tar() {
-    let folder = tempfile::tempdir().unwrap();
-    let bundle = bundle(folder.path());
-    let tar = folder.path().join("bundle.tar.zst");
-    let packed = run(
-        "tar",
-        &[
-            "--zstd",
-            "-cf",
-            tar.to_str().unwrap(),
-            "-C",
-            bundle.to_str().unwrap(),
-            ".",
-        ],
-    );
-    assert!(packed.status.success());
-    for image in [bundle, tar] {
-        let sim = Sim::start(&[]);
-        let to = format!("fastboot:{}", sim.target());
-        let image = image.to_str().unwrap();
-        let (code, plan, _) = edgectl(&[
-            "flash",
-            "--image",
-            image,
-            "--to",
-            &to,
-            "--dry-run",
-            "--json",
-        ]);
-        assert_eq!(code, 0);
-        assert_eq!(plan["outcome"], "planned");
-        assert_eq!(plan["partitions"][1]["name"], "root_a");
-        assert!(sim.sim.commands().is_empty());
-        let (code, report, words) =
-            edgectl(&["flash", "--image", image, "--to", &to, "--yes", "--json"]);
-        assert_eq!(code, 0, "{words}");
-        assert_eq!(report["outcome"], "done");
-        assert_eq!(report["acknowledged"]["partitions"][1]["pieces"], 2);
-        assert!(words.contains("(board) writing boot_a"), "{words}");
-        assert!(sim.content("boot_a")[..MIB] == noise(MIB, 1));
-        assert!(sim.content("root_a")[..3 * MIB] == noise(3 * MIB, 2));
-        assert!(sim.sim.commands().contains(&"set_active:a".to_owned()));
-    }
-}
-
-#[test]
-fn a_single_image_needs_its_partition() {
-    let folder = tempfile::tempdir().unwrap();
-    let image = file(folder.path(), "boot.img", &noise(MIB, 1));
-    let packed = run("xz", &["-k", "-0", image.to_str().unwrap()]);
-    assert!(packed.status.success());
-    let packed = folder.path().join("boot.img.xz");
-    let sim = Sim::start(&[]);
-    let to = format!("fastboot:{}", sim.target());
-    for image in [image, packed] {
-        let image = image.to_str().unwrap();
-        let (code, _, words) = edgectl(&["flash", "--image", image, "--to", &to, "--yes"]);
-        assert_eq!(code, 2);
-        assert!(words.contains("--partition NAME"), "{words}");
-        let (code, _, words) = edgectl(&[
-            "flash",
-            "--image",
-            image,
-            "--to",
-            &to,
-            "--yes",
-            "--partition",
-            "boot_a",
-        ]);
-        assert_eq!(code, 0, "{words}");
-        assert!(sim.content("boot_a")[..MIB] == noise(MIB, 1));
-    }
-}
-
-#[test]
-fn bundles_that_are_not_right_are_refused_before_a_board_is_asked() {
-    let folder = tempfile::tempdir().unwrap();
-    let bundle = bundle(folder.path());
-    let manifest = fs::read_to_string(bundle.join("flash.toml")).unwrap();
-    let cases = [
-        (
-            manifest.replace("format = 1", "format = 2"),
-            "format 2 is not known",
-        ),
-        (manifest.replace("qrb5165-rb5", "rb6"), "rb6"),
-        (
-            manifest.replace("name = \"root_a\"", "name = \"xbl_a\""),
-            "board qrb5165-rb5 has no such; it has root_a, root_b",
-        ),
-        (
-            manifest.replace("name = \"root_a\"", "name = \"boot_a\""),
-            "is there twice",
-        ),
-        (
-            manifest.replace("root_a.bin", "../root_a.bin"),
-            "is no plain file name",
-        ),
-        (manifest.replace("root_a.bin", "absent.bin"), "cannot open"),
-        (
-            manifest.replace("root_a.bin", "boot_a.bin"),
-            "is not what its checksum says",
-        ),
-        (
-            manifest.replace("active_slot = \"a\"", "active_slot = \"c\""),
-            "it can be `a` or `b`",
-        ),
-        (
-            manifest.replace("sha256 = \"", "sha256 = \"x"),
-            "64 hexadecimal digits",
-        ),
-        (
-            "format = 1\nboard = \"qrb5165-rb5\"\npartition = []\n".to_owned(),
-            "it has 0 partitions",
-        ),
-    ];
-    let to = "fastboot:tcp:127.0.0.1:1";
-    for (manifest, expected) in cases {
-        fs::write(bundle.join("flash.toml"), manifest).unwrap();
-        let (code, _, words) = edgectl(&[
-            "flash",
-            "--image",
-            bundle.to_str().unwrap(),
-            "--to",
-            to,
-            "--yes",
-        ]);
-        assert_eq!(code, 2, "{words}");
-        assert!(words.contains(expected), "{words}");
-    }
-    fs::remove_file(bundle.join("flash.toml")).unwrap();
-    let (code, _, words) = edgectl(&[
-        "flash",
-        "--image",
-        bundle.to_str().unwrap(),
-        "--to",
-        to,
-        "--yes",
-    ]);
-    assert_eq!(code, 2);
-    assert!(words.contains("it has no flash.toml"), "{words}");
-}
-
-#[test]
-fn a_tar_cannot_write_outside_its_folder() {
-    let folder = tempfile::tempdir().unwrap();
-    let outside = file(folder.path(), "outside", b"x");
-    fs::create_dir(folder.path().join("inner")).unwrap();
-    let tar = folder.path().join("a.tar");
-    let inner = folder.path().join("inner");
-    let tar_path = tar.to_str().unwrap();
-    for entry in ["../outside", outside.to_str().unwrap()] {
-        let packed = run(
-            "tar",
-            &["-P", "-cf", tar_path, "-C", inner.to_str().unwrap(), entry],
-        );
-        assert!(packed.status.success());
-        let (code, _, words) = edgectl(&[
-            "flash",
-            "--image",
-            tar_path,
-            "--to",
-            "fastboot:tcp:127.0.0.1:1",
-            "--yes",
-        ]);
-        assert_eq!(code, 2);
-        assert!(words.contains("which no bundle has"), "{words}");
-    }
-}
-
-#[test]
-fn boards_that_are_not_there_are_exit_code_3() {
-    let folder = tempfile::tempdir().unwrap();
-    let bundle = bundle(folder.path());
-    let image = bundle.to_str().unwrap();
-    for to in [
-        "fastboot:tcp:127.0.0.1:1",
-        "fastboot",
-        "fastboot:no-such-serial",
-    ] {
-        let (code, report, words) =
-            edgectl(&["flash", "--image", image, "--to", to, "--yes", "--json"]);
-        assert_eq!(code, 3, "{words}");
-        assert_eq!(report["outcome"], "failed");
-    }
-}
-
-#[test]
-fn image_and_target_must_go_together() {
-    let folder = tempfile::tempdir().unwrap();
-    let bundle = bundle(folder.path());
-    let disk = folder.path().join("disk");
-    let (code, _, words) = edgectl(&[
-        "flash",
-        "--image",
-        bundle.to_str().unwrap(),
-        "--to",
-        disk.to_str().unwrap(),
-    ]);
-    assert_eq!(code, 2);
-    assert!(words.contains("goes to a board"), "{words}");
-    let to = "fastboot:tcp:127.0.0.1:1";
-    let (code, _, words) = edgectl(&[
-        "flash",
-        "--image",
-        bundle.to_str().unwrap(),
-        "--to",
-        to,
-        "--partition",
-        "x",
-    ]);
-    assert_eq!(code, 2);
-    assert!(words.contains("leave --partition out"), "{words}");
 }

@@ -12,7 +12,7 @@ use std::{
 
 use crate::slots::{
     abl::gpt::{Gpt, GptError},
-    block::BlockDevice,
+    block::FileDevice,
 };
 
 /// "EFI PART" (UEFI specification 2.10, table 5.5).
@@ -39,7 +39,7 @@ pub struct Partition {
 pub fn partition(disk: &File, name: &str) -> Result<Partition, GptError> {
     let mut problem = None;
     for sector_bytes in SECTOR_BYTES {
-        let mut device = ReadOnly::new(disk, sector_bytes).map_err(|source| GptError::Io {
+        let mut device = image_on(disk, sector_bytes).map_err(|source| GptError::Io {
             operation: "read",
             source,
         })?;
@@ -63,6 +63,18 @@ pub fn partition(disk: &File, name: &str) -> Result<Partition, GptError> {
     Err(problem.unwrap_or(GptError::SectorSize(0)))
 }
 
+/// The part of a disk that holds the image it was written with.
+fn image_on(mut disk: &File, sector_bytes: u32) -> io::Result<FileDevice> {
+    let disk_bytes = disk.seek(SeekFrom::End(0))?;
+    let image_bytes = image_bytes(disk, sector_bytes)?;
+    let bytes = image_bytes.map_or(disk_bytes, |image| image.min(disk_bytes));
+    Ok(FileDevice::beginning_of(
+        disk.try_clone()?,
+        sector_bytes,
+        bytes,
+    ))
+}
+
 /// The size of the image that a disk was written with, as its primary header says; none where there is no header.
 fn image_bytes(file: &File, sector_bytes: u32) -> io::Result<Option<u64>> {
     let header = u64::from(sector_bytes);
@@ -79,45 +91,4 @@ fn image_bytes(file: &File, sector_bytes: u32) -> io::Result<Option<u64>> {
     }
     let last = read(ALTERNATE_LBA)?.map(u64::from_le_bytes);
     Ok(last.and_then(|last| last.checked_add(1)?.checked_mul(header)))
-}
-
-/// A disk that is looked at.
-struct ReadOnly<'a> {
-    file: &'a File,
-    sector_bytes: u32,
-    size_bytes: u64,
-}
-
-impl<'a> ReadOnly<'a> {
-    fn new(mut file: &'a File, sector_bytes: u32) -> io::Result<Self> {
-        let disk_bytes = file.seek(SeekFrom::End(0))?;
-        let image_bytes = image_bytes(file, sector_bytes)?;
-        Ok(Self {
-            file,
-            sector_bytes,
-            size_bytes: image_bytes.map_or(disk_bytes, |image| image.min(disk_bytes)),
-        })
-    }
-}
-
-impl BlockDevice for ReadOnly<'_> {
-    fn sector_bytes(&self) -> u32 {
-        self.sector_bytes
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.size_bytes
-    }
-
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
-    }
-
-    fn write_at(&mut self, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

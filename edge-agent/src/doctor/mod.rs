@@ -37,7 +37,7 @@ use self::{
     verdict::{
         is_simulated,
         machine::{self as judge, SettingsFacts},
-        region, upstream, work,
+        region, resources, upstream, work,
     },
 };
 use crate::{
@@ -268,13 +268,16 @@ const JOBS: &[Job] = &[
         checks: &[Check::Storage],
         run: |context, reporter| {
             let wear = context.board.as_ref().ok().and_then(machine::wear);
-            reporter.found(judge::storage(&machine::room(context), wear.as_ref()));
+            reporter.found(resources::storage(&machine::room(context), wear.as_ref()));
         },
     },
     Job {
         checks: &[Check::Data],
         run: |context, reporter| {
-            reporter.found(judge::data(&context.data, &machine::data(&context.data)));
+            reporter.found(resources::data(
+                &context.data,
+                &machine::data(&context.data),
+            ));
         },
     },
     Job {
@@ -284,14 +287,14 @@ const JOBS: &[Job] = &[
                 let readings = machine::temperatures(board, &context.data);
                 for (zone, reading) in board.thermal_zones.iter().zip(readings) {
                     let reading = reading.as_ref().copied().map_err(String::as_str);
-                    reporter.found(judge::temperature(zone, reading));
+                    reporter.found(resources::temperature(zone, reading));
                 }
             }
         },
     },
     Job {
         checks: &[Check::Memory],
-        run: |context, reporter| reporter.found(judge::memory(&machine::memory(&context.data))),
+        run: |context, reporter| reporter.found(resources::memory(&machine::memory(&context.data))),
     },
     Job {
         checks: &[Check::Onnxruntime, Check::Provider, Check::Model],

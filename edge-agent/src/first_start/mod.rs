@@ -40,7 +40,7 @@ use self::{
     render::{Content, Layout, RunFile},
     screen::{Shown, Where},
 };
-use crate::chain::chain;
+use crate::{chain::chain, settings::Options};
 
 /// The last good provisioning in the state folder.
 const KEPT: &str = "provisioning";
@@ -218,10 +218,26 @@ impl FirstStart {
         {
             problems.push(problem);
         }
+        if let Ok(provisioning) = &provisioning
+            && let Some(problem) = self.refusal_of_agent(provisioning)
+        {
+            problems.push(problem);
+        }
         provisioning
             .ok()
             .filter(|_| problems.is_empty())
             .ok_or(problems)
+    }
+
+    /// Why this system's agent would not start by it. A provisioning may be made for a newer one; without this the
+    /// agent would end with an error that nobody sees.
+    fn refusal_of_agent(&self, provisioning: &Provisioning) -> Option<String> {
+        let settings = render::settings(provisioning, "box", &self.run);
+        let error = toml::from_str::<Options>(&settings).err()?;
+        let why = error.message().split(", expected").next()?.to_owned();
+        Some(format!(
+            "this system's agent does not take it: {why}; leave that out, or update the system"
+        ))
     }
 
     fn keep(&self, kept: &mut dyn StateFile, files: &Files) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! What the rest of the system reads of a provisioning: files below `/run`, as values. Nothing is written here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use edge_protocol::provisioning::{Network, Provisioning};
 
@@ -64,7 +64,7 @@ pub(super) fn files(
     let token = provisioning.and_then(|it| it.enrolment_token.as_ref());
     let settings = provisioning
         .zip(box_id)
-        .map(|(provisioning, box_id)| settings(provisioning, box_id, layout));
+        .map(|(provisioning, box_id)| settings(provisioning, box_id, &layout.run));
     let keys = provisioning.filter(|it| !it.ssh_keys.is_empty());
     let update_root = accepted.and_then(|accepted| accepted.update_root.clone());
     let zone = provisioning.and_then(|it| it.time_zone.as_deref());
@@ -91,7 +91,7 @@ pub(super) fn files(
 }
 
 /// The agent's settings file. The values were checked and hold no quotes or backslashes, but are escaped all the same.
-fn settings(provisioning: &Provisioning, box_id: &str, layout: &Layout) -> String {
+pub(super) fn settings(provisioning: &Provisioning, box_id: &str, run: &Path) -> String {
     let mut text =
         String::from("# Made at each start out of provisioning.toml; changes here are lost.\n");
     let mut line = |key: &str, value: &str| {
@@ -115,7 +115,7 @@ fn settings(provisioning: &Provisioning, box_id: &str, layout: &Layout) -> Strin
     if provisioning.enrolment_token.is_some() {
         line(
             "enrolment_token_file",
-            &layout.run.join(TOKEN).display().to_string(),
+            &run.join(TOKEN).display().to_string(),
         );
     }
     text
@@ -147,4 +147,39 @@ fn network(network: &Network) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_protocol::provisioning;
+
+    use super::*;
+
+    #[test]
+    fn the_token_is_for_the_agent_alone() {
+        let token = "one-time-token-1";
+        let text = format!(
+            "version = 1\nregion = \"home\"\nbroker = \"mqtt://a\"\nindexer = \"http://a\"\n\
+             region_ca_sha256 = \"{}\"\nenrolment_token = \"{token}\"\n",
+            "ab".repeat(32)
+        );
+        let accepted = Accepted {
+            provisioning: provisioning::parse(text.as_bytes(), &|_| false).unwrap(),
+            update_root: None,
+        };
+        let layout = Layout {
+            run: PathBuf::from("/run/edge"),
+            zones: PathBuf::from("/zones"),
+            networkd: PathBuf::from("/networkd"),
+        };
+        let files = files(Some(&accepted), Some("box-1"), &layout);
+        let with_token = |content: &Content| match content {
+            Content::Public(bytes) => String::from_utf8_lossy(bytes).contains(token),
+            _ => false,
+        };
+        assert!(!files.iter().any(|file| with_token(&file.content)));
+        assert_eq!(files[0].content, Content::Agent(token.into()));
+        let settings = settings(&accepted.provisioning, "box-1", &layout.run);
+        assert!(settings.contains("enrolment_token_file = \"/run/edge/enrolment-token\"\n"));
+    }
 }

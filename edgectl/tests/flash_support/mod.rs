@@ -7,6 +7,7 @@
     reason = "part of several test programs, each of which uses some; a test fails by panicking"
 )]
 
+pub mod sim_board;
 pub mod sim_medium;
 
 use std::path::{Path, PathBuf};

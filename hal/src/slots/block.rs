@@ -55,11 +55,16 @@ impl FileDevice {
     pub fn open(path: &Path, sector_bytes: u32) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
         let size_bytes = file.seek(SeekFrom::End(0))?;
-        Ok(Self {
+        Ok(Self::beginning_of(file, sector_bytes, size_bytes))
+    }
+
+    /// The first `size_bytes` of an open disk or file, as if there were no more.
+    pub(crate) fn beginning_of(file: File, sector_bytes: u32, size_bytes: u64) -> Self {
+        Self {
             file,
             sector_bytes,
             size_bytes,
-        })
+        }
     }
 }
 

@@ -20,7 +20,10 @@ use edge_hal::{
 use super::{
     super::{
         child,
-        verdict::machine::{DataFacts, IdentityFacts, MemoryFacts},
+        verdict::{
+            machine::IdentityFacts,
+            resources::{DataFacts, MemoryFacts},
+        },
     },
     Context, chain,
 };

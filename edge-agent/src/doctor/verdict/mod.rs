@@ -2,6 +2,7 @@
 
 pub(super) mod machine;
 pub(super) mod region;
+pub(super) mod resources;
 pub(super) mod upstream;
 pub(super) mod work;
 
@@ -40,6 +41,21 @@ fn span_s(seconds: u64) -> String {
 /// Whether the board is one that only pretends: no device tree names it.
 pub(super) fn is_simulated(board: &Board) -> bool {
     board.compatible.is_empty()
+}
+
+/// What findings say, each of which must advise where it is not good.
+#[cfg(test)]
+fn verdicts(
+    findings: impl IntoIterator<Item = super::finding::Finding>,
+) -> Vec<super::finding::Verdict> {
+    findings
+        .into_iter()
+        .inspect(|f| {
+            let is_good = f.verdict == super::finding::Verdict::Good;
+            assert_eq!(f.advice.is_some(), !is_good, "{f:?}");
+        })
+        .map(|f| f.verdict)
+        .collect()
 }
 
 #[cfg(test)]

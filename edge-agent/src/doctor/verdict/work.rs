@@ -239,17 +239,12 @@ pub(in super::super) fn vulkan(
 #[cfg(test)]
 mod tests {
     use super::{
-        super::super::finding::Verdict::{self, Bad, Good, Warning},
+        super::{
+            super::finding::Verdict::{self, Bad, Good, Warning},
+            verdicts,
+        },
         *,
     };
-
-    fn verdicts(findings: impl IntoIterator<Item = Finding>) -> Vec<Verdict> {
-        findings
-            .into_iter()
-            .inspect(|f| assert_eq!(f.advice.is_some(), f.verdict != Good, "{f:?}"))
-            .map(|f| f.verdict)
-            .collect()
-    }
 
     fn ran(max_error: f64) -> Result<SelfTest, String> {
         Ok(SelfTest::Ran {
