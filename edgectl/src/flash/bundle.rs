@@ -323,14 +323,7 @@ impl Bundle {
 
     fn read(folder: &Path, progress: &Progress) -> Result<Self, BundleError> {
         let path = folder.join(MANIFEST);
-        let failed = |operation| {
-            let path = path.clone();
-            move |source| BundleError::File {
-                operation,
-                path,
-                source,
-            }
-        };
+        let failed = |operation| file_error(operation, &path);
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(BundleError::NoManifest {
@@ -360,6 +353,19 @@ impl Bundle {
     }
 }
 
+/// Says of an I/O error what was attempted, with which file.
+fn file_error(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> BundleError + use<> {
+    let path = path.to_owned();
+    move |source| BundleError::File {
+        operation,
+        path,
+        source,
+    }
+}
+
 fn open_part(
     folder: &Path,
     board: &Board,
@@ -367,14 +373,7 @@ fn open_part(
     progress: &Progress,
 ) -> Result<Part, BundleError> {
     let path = folder.join(&part.file);
-    let failed = |operation| {
-        let path = path.clone();
-        move |source| BundleError::File {
-            operation,
-            path,
-            source,
-        }
-    };
+    let failed = |operation| file_error(operation, &path);
     let mut file = File::open(&path).map_err(failed("open"))?;
     let found = sum_of(&mut file, progress).map_err(failed("read"))?;
     checksum::compare(&path, part.sha256, found)?;
@@ -516,14 +515,7 @@ impl Read for Summed<'_> {
 pub fn single(path: &Path, name: &str, progress: &Progress) -> Result<Part, BundleError> {
     let facts = Source::open(path)?.facts().clone();
     let mut file = if facts.compression == Compression::None {
-        let failed = |operation| {
-            let path = path.to_owned();
-            move |source| BundleError::File {
-                operation,
-                path,
-                source,
-            }
-        };
+        let failed = |operation| file_error(operation, path);
         let mut file = File::open(path).map_err(failed("open"))?;
         if let Some(expected) = facts.expected {
             let found = sum_of(&mut file, progress).map_err(failed("read"))?;
