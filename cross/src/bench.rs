@@ -4,13 +4,14 @@
 //! - [`telemetry`]: `cargo xtask bench telemetry`
 //! - [`load`]: an MQTT client that keeps a number of requests in flight
 //! - [`echo`]: the smallest responder that the transport allows
-//! - [`runtime`]: ONNX Runtime with nothing around it
+//! - [`runtime`]: ONNX Runtime with nothing around it; [`session`]: in a process of its own
 //! - [`thermal`]: `cargo xtask bench thermal`
 
 pub mod echo;
 pub mod inference;
 pub mod load;
 pub mod runtime;
+pub mod session;
 pub mod telemetry;
 pub mod thermal;
 
@@ -20,6 +21,12 @@ pub enum BenchError {
     /// A process.
     #[error(transparent)]
     Process(#[from] crate::processes::ProcessError),
+    /// A command.
+    #[error(transparent)]
+    Command(#[from] crate::shell::CommandError),
+    /// What a command printed.
+    #[error("cannot understand what a part of the benchmark printed")]
+    Printed(#[from] serde_json::Error),
     /// The system refused.
     #[error("could not {0}")]
     System(&'static str, #[source] std::io::Error),

@@ -68,7 +68,7 @@ enum Command {
 enum BenchCommand {
     /// Inference: ONNX Runtime alone, an echo over MQTT, and the agent, in turn.
     ///
-    /// Mosquitto, the agent (release build) and the client share this machine. Takes two minutes.
+    /// Mosquitto, the agent (release build) and the client share this machine. Takes four minutes.
     Inference {
         /// Length of a round in milliseconds; there are five for each figure.
         #[arg(long, default_value_t = 1000, value_name = "MS")]
@@ -93,6 +93,22 @@ enum BenchCommand {
         /// Write the plot to this file, as SVG.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+    },
+    /// Runs a model in a process of its own and prints what it took, as JSON.
+    #[command(hide = true)]
+    Session {
+        /// ONNX Runtime.
+        library: PathBuf,
+        /// The model.
+        graph: PathBuf,
+        /// Threads of one run.
+        threads: usize,
+        /// Whether memory is kept from run to run.
+        #[arg(action = clap::ArgAction::Set)]
+        arena: bool,
+        /// Whether threads spin while they wait.
+        #[arg(action = clap::ArgAction::Set)]
+        spinning: bool,
     },
     /// The echo: answers requests with bytes and does no work.
     #[command(hide = true)]
@@ -268,6 +284,7 @@ fn measure(cache: &Cache, command: BenchCommand) -> Result<()> {
                 onnxruntime: cache.onnxruntime(setup::onnxruntime::host()?),
                 digits: cross::committed_models(),
                 realistic: cache.models(),
+                python: cache.python(),
                 round: Duration::from_millis(round_ms),
             })?;
             print_result(&result.table(), &result, report.as_deref())
@@ -288,6 +305,22 @@ fn measure(cache: &Cache, command: BenchCommand) -> Result<()> {
             if let Some(path) = out {
                 report.write_plot(&path)?;
             }
+            Ok(())
+        }
+        BenchCommand::Session {
+            library,
+            graph,
+            threads,
+            arena,
+            spinning,
+        } => {
+            let options = bench::runtime::Options {
+                threads,
+                arena,
+                spinning,
+            };
+            let session = bench::session::measure(&library, &graph, options)?;
+            println!("{}", serde_json::to_string(&session)?);
             Ok(())
         }
         BenchCommand::Echo { port, answer_bytes } => {

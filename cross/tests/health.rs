@@ -14,7 +14,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cross::cache::Cache;
 use cross::processes::{self, Process};
 use cross::shell;
 use nix::sys::signal::Signal;
@@ -37,7 +36,7 @@ impl Lab {
     fn start(prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let models = folder.path().join("models");
-        make_endless(&models);
+        support::make_endless(&models);
         let digits = cross::committed_models().join("digits");
         std::os::unix::fs::symlink(digits, models.join("digits")).expect("a link");
         let data = folder.path().join("data");
@@ -93,14 +92,6 @@ impl Lab {
         }
         panic!("{wanted:?} is not said: {all:?}{}", self.agent.log());
     }
-}
-
-fn make_endless(models: &Path) {
-    let python = Cache::from_env().expect("a cache folder").python();
-    let script = cross::repository().join("cross/models/make_endless.py");
-    let mut command = Command::new(python);
-    command.arg(script).arg(models.join("endless/1/model.onnx"));
-    shell::output(&mut command).expect("make_endless.py");
 }
 
 fn endless(client: &mut Client, rounds: u64) -> Request {

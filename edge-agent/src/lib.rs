@@ -5,6 +5,7 @@
 //! - [`hardware`]: the thread that owns the board's hardware, and the governor;
 //! - [`inference`]: model repository, ONNX Runtime, the threads that compute;
 //! - [`requests`]: the contract of a request, from its arrival to its acknowledgement;
+//! - [`http`]: the Open Inference Protocol over HTTP, where the settings want it;
 //! - [`health`]: which parts make progress, and what is done about those that do not
 //! - [`exit`]: exit codes
 //! - [`outcome`]: what became of a request;
@@ -20,6 +21,7 @@ pub mod exit;
 pub mod first_start;
 pub mod hardware;
 pub mod health;
+mod http;
 mod identity;
 pub mod inference;
 mod link;

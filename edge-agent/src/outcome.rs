@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::inference::Times;
 use edge_protocol::{
     Status,
     oip::{self, Body, Encoding},
@@ -19,6 +20,8 @@ pub struct Outcome {
     pub retry_after: Option<Duration>,
     /// The answer's body.
     pub body: Body,
+    /// How long it took, where it ran.
+    pub times: Option<Times>,
 }
 
 /// Longest status message. A user property holds 65,535 bytes (MQTT 5, section 1.5.4); people read less.
@@ -33,6 +36,7 @@ impl Outcome {
             message: String::new(),
             retry_after: None,
             body,
+            times: None,
         }
     }
 
@@ -49,6 +53,7 @@ impl Outcome {
             body: oip::encode_failure(&message, encoding),
             message,
             retry_after: None,
+            times: None,
         }
     }
 

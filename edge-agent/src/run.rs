@@ -1,6 +1,6 @@
 //! The wiring: from settings to a box that serves, and from SIGTERM to its drained end.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use edge_hal::{Board, board::Choice};
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,12 +11,14 @@ use crate::{
     exit::Exit,
     hardware::{self, Hardware, HardwareError},
     health::{self, Feeder, Limits, Part, Vitals, feeder::Equipment, notify::Notify, store::Store},
+    http::{self, Http},
     identity,
-    inference::Models,
+    inference::{Cores, Library, Loader, Models},
     presence::{Presence, PresenceError},
     requests::{
         intake::{Intake, Share},
-        service::Service,
+        operations::Operations,
+        service::{Service, Terms},
     },
     settings::Settings,
     telemetry,
@@ -40,6 +42,14 @@ pub enum RunError {
     /// Another agent has the data folder.
     #[error(transparent)]
     Presence(#[from] PresenceError),
+    /// The address for HTTP is in use, or not of this machine.
+    #[error("cannot serve HTTP at {address}; choose another address with --http")]
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// The operating system refuses something that every run needs.
     #[error("cannot {what}")]
     System {
@@ -75,7 +85,10 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
     );
     identity::ensure(&settings.data);
     let vitals = Vitals::default();
-    let models = Arc::new(Models::watched(vitals.clone()));
+    let models = Arc::new(Models::watched(
+        vitals.clone(),
+        Cores::new(board.inference_cores()),
+    ));
     // Before anything that may hang.
     let beat = tokio::spawn(beat(vitals.clone()));
     let feeder = watch(&settings, &board, &vitals, models.clone(), end)
@@ -89,15 +102,33 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
         models: models.clone(),
         vitals: vitals.clone(),
     })?;
-    let loader = models
-        .load(settings.models.clone(), settings.onnxruntime.clone())
+    let bind = |address| Http::bind(address).map_err(|source| RunError::Http { address, source });
+    let http = settings.http.map(bind).transpose()?;
+    let library = Library {
+        dir: settings.models.clone(),
+        onnxruntime: settings.onnxruntime.clone(),
+    };
+    let loader = Loader::start(models.clone(), library)
         .map_err(system("start the thread that loads models"))?;
+    let loader = Arc::new(loader);
+    let operations = Arc::new(Operations::new(models.clone(), loader.clone()));
     let service = Arc::new(Service::new(
         settings.region.clone(),
         settings.box_id.clone(),
         models.clone(),
-        settings.answer_cache_bytes,
+        operations.clone(),
+        Terms {
+            admins: settings.admins.clone(),
+            answer_cache_bytes: settings.answer_cache_bytes,
+            slow: settings.slow_request,
+        },
     ));
+    let stop_http = CancellationToken::new();
+    let api = http::Api::new(service.clone(), operations);
+    let http = http
+        .map(|http| http.serve(api, stop_http.clone()))
+        .transpose()
+        .map_err(system("start the thread for HTTP"))?;
     let own = Intake::start(&settings, &service, Share::Own, &vitals);
     let models_ready = Share::Shared(models.watch_ready());
     let shared = Intake::start(&settings, &service, models_ready, &vitals);
@@ -113,6 +144,7 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
     let deadline = Duration::from_secs(settings.drain_timeout_s.into());
     info!(running = service.running(), "draining");
     feeder.stopping();
+    loader.stop();
     shared.leave().await;
     service.close();
     let drained = async {
@@ -129,6 +161,7 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
         );
     }
     stop.cancel();
+    stop_http.cancel();
     own.end().await;
     shared.end().await;
     // A sensor that hangs must not keep the process.
@@ -138,12 +171,12 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
     hardware.end();
     // As above.
     let loaded = async {
-        while !loader.is_finished() {
+        while !loader.is_finished() || http.as_ref().is_some_and(|http| !http.is_finished()) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     if tokio::time::timeout(LOADER, loaded).await.is_err() {
-        warn!("a model is still being loaded");
+        warn!("a model is still being loaded, or a request over HTTP has no end");
     }
     beat.abort();
     feeder.end();

@@ -1,6 +1,10 @@
 //! Settings of the agent: each one is a flag and a key of the TOML file; flags win.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use edge_protocol::{BrokerUrl, Id};
@@ -64,6 +68,21 @@ pub struct Options {
     /// Whether the board's watchdog is used [default: auto]
     #[arg(long, env = "EDGE_WATCHDOG", value_enum, value_name = "USE")]
     pub watchdog: Option<WatchdogUse>,
+    /// Serve the Open Inference Protocol over HTTP as well, such as at 127.0.0.1:8000. It knows no identities: whoever
+    /// reaches the address may ask, and programs on the box itself may load and unload models
+    #[arg(long, env = "EDGE_HTTP", value_name = "HOST:PORT")]
+    pub http: Option<SocketAddr>,
+    /// Milliseconds after which a request is written to the log as slow, 0 for never [default: 1000]
+    #[arg(long, env = "EDGE_SLOW_REQUEST_MS", value_name = "MS")]
+    pub slow_request_ms: Option<u32>,
+    /// Clients that may load and unload models and see the repository over MQTT, separated by commas
+    #[arg(
+        long,
+        env = "EDGE_ADMINS",
+        value_name = "CLIENTS",
+        value_delimiter = ','
+    )]
+    pub admins: Option<Vec<Id>>,
 }
 
 /// Checked settings.
@@ -97,6 +116,12 @@ pub struct Settings {
     pub run_timeout_s: u32,
     /// Whether the board's watchdog is used.
     pub watchdog: WatchdogUse,
+    /// Address for HTTP; none for off.
+    pub http: Option<SocketAddr>,
+    /// Clients that may change what is served.
+    pub admins: Vec<Id>,
+    /// A request that takes longer is written to the log.
+    pub slow_request: Duration,
 }
 
 /// Why there are no settings.
@@ -184,6 +209,9 @@ impl Options {
             simulate: self.simulate.or(other.simulate),
             run_timeout_s: self.run_timeout_s.or(other.run_timeout_s),
             watchdog: self.watchdog.or(other.watchdog),
+            http: self.http.or(other.http),
+            admins: self.admins.or(other.admins),
+            slow_request_ms: self.slow_request_ms.or(other.slow_request_ms),
         }
     }
 
@@ -244,6 +272,18 @@ impl Options {
             simulate: self.simulate,
             run_timeout_s: in_range("run_timeout_s", self.run_timeout_s, 30, 1, 3600)?,
             watchdog: self.watchdog.unwrap_or_default(),
+            http: self.http,
+            admins: self.admins.unwrap_or_default(),
+            slow_request: match in_range(
+                "slow_request_ms",
+                self.slow_request_ms,
+                1_000,
+                0,
+                3_600_000,
+            )? {
+                0 => Duration::MAX,
+                ms => Duration::from_millis(ms.into()),
+            },
             answer_cache_bytes: (answer_cache_mib as usize) << 20,
         })
     }

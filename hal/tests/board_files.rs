@@ -628,3 +628,10 @@ fn deep_nesting_is_refused_by_the_parser() {
         assert_eq!(problems(&text).len(), 1);
     }
 }
+
+#[test]
+fn models_run_on_the_fast_cores_where_the_board_says_so() {
+    let cores = |name| Board::builtin(name).unwrap().inference_cores();
+    assert_eq!(cores("qrb5165-rb5"), [4, 5, 6, 7]);
+    assert_eq!(cores("host-sim"), [0; 0], "on all");
+}

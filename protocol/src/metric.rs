@@ -69,12 +69,27 @@ pub const INFERENCE_PREFIX: &str = "inference/";
 pub const PROVIDER: &str = "provider";
 /// Version of the model being served.
 pub const MODEL_VERSION: &str = "version";
-/// `loading`, `ready` or `failed: REASON`.
+/// `loading`, `ready`, `unloaded` or `failed: REASON`.
 pub const MODEL_STATE: &str = "state";
+/// Highest version that could not be loaded, as `VERSION: REASON`, where it is that which serves or a higher one;
+/// else empty.
+pub const FAILED_VERSION: &str = "failed_version";
 /// Requests answered with 200 since the agent started.
 pub const SUCCESS: &str = "success";
 /// Prefix of failed requests since the agent started, followed by [`crate::Status::reason`].
 pub const FAILURE_PREFIX: &str = "failure/";
+/// Rows that were computed since the agent started, each row of a batch by itself.
+pub const INFERENCES: &str = "inferences";
+/// Runs that it took.
+pub const EXECUTIONS: &str = "executions";
+/// Requests that wait now.
+pub const PENDING: &str = "pending";
+/// Total time from arrival to answer of the requests that ran since the agent started, in microseconds.
+pub const REQUEST_US: &str = "request_us";
+/// Total time of reading them, in microseconds.
+pub const INPUT_US: &str = "input_us";
+/// Total time of writing their answers, in microseconds.
+pub const OUTPUT_US: &str = "output_us";
 /// Total time that requests waited in the queue since the agent started, in microseconds.
 pub const QUEUE_US: &str = "queue_us";
 /// Total time of the runtime since the agent started, in microseconds.

@@ -10,6 +10,8 @@ pub enum Status {
     Ok = 200,
     /// Malformed, or of the wrong shape, type or name.
     BadRequest = 400,
+    /// This client may not do that.
+    Forbidden = 403,
     /// No such model.
     NotFound = 404,
     /// The deadline passed before the request ran.
@@ -26,9 +28,10 @@ pub enum Status {
 
 impl Status {
     /// All statuses, in ascending order of code.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ok,
         Self::BadRequest,
+        Self::Forbidden,
         Self::NotFound,
         Self::DeadlinePassed,
         Self::TooLarge,
@@ -61,6 +64,7 @@ impl Status {
         match self {
             Self::Ok => "ok",
             Self::BadRequest => "bad-request",
+            Self::Forbidden => "forbidden",
             Self::NotFound => "not-found",
             Self::DeadlinePassed => "deadline-passed",
             Self::TooLarge => "too-large",

@@ -134,6 +134,77 @@ impl fmt::Display for SharedInferFilter<'_> {
     }
 }
 
+/// Topic of an operation: `edge/v1/{region}/box/{box}/op/{operation}/{client}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpTopic<'a> {
+    /// The region.
+    pub region: &'a str,
+    /// The box.
+    pub box_id: &'a str,
+    /// The operation.
+    pub operation: &'a str,
+    /// The sender.
+    pub client: &'a str,
+}
+
+impl<'a> OpTopic<'a> {
+    /// Reads a topic; every level is checked to be a valid name.
+    ///
+    /// # Errors
+    /// [`TopicError::Unknown`] for another topic, [`TopicError::Name`] for a level that is no name.
+    pub fn parse(topic: &'a str) -> Result<Self, TopicError> {
+        if topic.len() > limit::TOPIC_MAX_BYTES {
+            return Err(TopicError::TooLong);
+        }
+        let mut levels = topic
+            .strip_prefix("edge/v1/")
+            .ok_or(TopicError::Unknown)?
+            .split('/');
+        let mut next = || levels.next().ok_or(TopicError::Unknown);
+        let (region, a_box, box_id, op, operation, client) =
+            (next()?, next()?, next()?, next()?, next()?, next()?);
+        if a_box != "box" || op != "op" || next().is_ok() {
+            return Err(TopicError::Unknown);
+        }
+        for name in [region, box_id, operation, client] {
+            id::check(name).map_err(TopicError::Name)?;
+        }
+        Ok(Self {
+            region,
+            box_id,
+            operation,
+            client,
+        })
+    }
+}
+
+impl fmt::Display for OpTopic<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            region,
+            box_id,
+            operation,
+            client,
+        } = self;
+        write!(f, "edge/v1/{region}/box/{box_id}/op/{operation}/{client}")
+    }
+}
+
+/// Filter by which a box takes operations.
+#[derive(Debug, Clone, Copy)]
+pub struct OpFilter<'a> {
+    /// The region.
+    pub region: &'a Id,
+    /// The box.
+    pub box_id: &'a Id,
+}
+
+impl fmt::Display for OpFilter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "edge/v1/{}/box/{}/op/+/+", self.region, self.box_id)
+    }
+}
+
 /// Root of the topics on which a client gets its answers: `edge/v1/{region}/reply/{client}`.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplyRoot<'a> {

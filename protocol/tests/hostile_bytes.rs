@@ -40,6 +40,7 @@ fn sample_request() -> Request {
     Request {
         id: None,
         timeout_us: Some(5_000),
+        priority: None,
         binary_output: true,
         inputs: Inputs::Named(vec![
             Tensor::from_f32("pixels", vec![1, 4], &[0.0, 1.5, -2.25, 16.0]).unwrap(),
@@ -47,6 +48,7 @@ fn sample_request() -> Request {
         outputs: vec![WantedOutput {
             name: "label".into(),
             binary: None,
+            classification: None,
         }],
     }
 }

@@ -1,9 +1,15 @@
 //! `cargo xtask bench inference`: what the agent adds to ONNX Runtime and to the transport.
 
+mod cost;
+mod fairness;
+mod rivals;
+mod sessions;
+mod waiting;
+
 use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use hdrhistogram::Histogram;
 use rumqttc::v5::mqttbytes::QoS;
@@ -32,6 +38,8 @@ pub struct Plan {
     pub digits: PathBuf,
     /// The repository with models of realistic cost.
     pub realistic: PathBuf,
+    /// Python of the set-up.
+    pub python: PathBuf,
     /// Length of a round for each of the two.
     pub round: Duration,
 }
@@ -40,7 +48,10 @@ pub struct Plan {
 #[derive(Debug, Serialize)]
 pub struct Report {
     models: Vec<ModelReport>,
-    throughput: Vec<Throughput>,
+    rivals: rivals::Rivals,
+    fairness: fairness::Fairness,
+    waiting: waiting::Waiting,
+    sessions: sessions::Sessions,
     memory_without_models_kib: u64,
     memory_with_digits_kib: u64,
     memory_with_all_kib: u64,
@@ -59,14 +70,6 @@ struct ModelReport {
     agent_p50_us: f64,
     agent_p99_us: f64,
     added_p50_us: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct Throughput {
-    in_flight: usize,
-    echo_per_second: f64,
-    agent_per_second: f64,
-    ratio: f64,
 }
 
 /// Runs the benchmark; says on standard error what it does.
@@ -103,14 +106,17 @@ pub fn run(plan: &Plan) -> Result<Report, BenchError> {
         say(&format!("{name} at QoS {}", qos as u8));
         models.push(latency(plan, port, folder, &runtime, &all, name, qos)?);
     }
-    let mut throughput = Vec::new();
-    for in_flight in [1, 16, 64] {
-        say(&format!("digits with {in_flight} in flight"));
-        throughput.push(answers_per_second(plan, port, folder, in_flight)?);
-    }
+    drop(agent);
+    let rivals = rivals::measure(plan, port, folder)?;
+    let fairness = fairness::measure(plan, port, folder)?;
+    let waiting = waiting::measure(plan, port, folder, &fairness::models(folder))?;
+    let sessions = sessions::measure(plan, &all)?;
     Ok(Report {
         models,
-        throughput,
+        rivals,
+        fairness,
+        waiting,
+        sessions,
         memory_without_models_kib,
         memory_with_digits_kib,
         memory_with_all_kib,
@@ -134,7 +140,7 @@ fn latency(
     let mut pair = Pair::connect(plan, port, folder, name, floor.input_bytes, qos)?;
     for _ in 0..ROUNDS {
         floor.run(plan.round)?;
-        let (echoed, answered) = pair.run(1, plan.round)?;
+        let (echoed, answered) = pair.run(plan.round)?;
         add(&mut echo, &echoed);
         add(&mut agent, &answered);
     }
@@ -150,29 +156,6 @@ fn latency(
         agent_p50_us: p50(&agent),
         agent_p99_us: microseconds(&agent, 0.99),
         added_p50_us: p50(&agent) - p50(&echo) - p50(&floor.nanoseconds),
-    })
-}
-
-/// `digits` with many requests in flight, the median of the rounds.
-fn answers_per_second(
-    plan: &Plan,
-    port: u16,
-    folder: &Path,
-    in_flight: usize,
-) -> Result<Throughput, BenchError> {
-    let mut pair = Pair::connect(plan, port, folder, "digits", 256, QoS::AtLeastOnce)?;
-    let (mut echo, mut agent) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let (echoed, answered) = pair.run(in_flight, plan.round)?;
-        echo.push(echoed.per_second());
-        agent.push(answered.per_second());
-    }
-    let (echo_per_second, agent_per_second) = (median(echo), median(agent));
-    Ok(Throughput {
-        in_flight,
-        echo_per_second,
-        agent_per_second,
-        ratio: agent_per_second / echo_per_second,
     })
 }
 
@@ -208,15 +191,8 @@ impl Pair {
         })
     }
 
-    fn run(
-        &mut self,
-        in_flight: usize,
-        round: Duration,
-    ) -> Result<(Measured, Measured), BenchError> {
-        Ok((
-            self.echo.run(in_flight, round)?,
-            self.agent.run(in_flight, round)?,
-        ))
+    fn run(&mut self, round: Duration) -> Result<(Measured, Measured), BenchError> {
+        Ok((self.echo.run(1, round)?, self.agent.run(1, round)?))
     }
 }
 
@@ -238,20 +214,30 @@ struct Agent(Process);
 
 impl Agent {
     fn start(plan: &Plan, port: u16, models: &Path, folder: &Path) -> Result<Self, BenchError> {
+        Self::start_as(plan, "box-1", port, models, folder)
+    }
+
+    fn start_as(
+        plan: &Plan,
+        box_id: &str,
+        port: u16,
+        models: &Path,
+        folder: &Path,
+    ) -> Result<Self, BenchError> {
         let text = |path: &Path| path.display().to_string();
         let arguments = [
             "run".to_owned(),
             format!("--region={REGION}"),
-            "--box-id=box-1".to_owned(),
+            format!("--box-id={box_id}"),
             format!("--broker=mqtt://127.0.0.1:{port}"),
             format!("--models={}", text(models)),
-            format!("--data={}", text(&folder.join("data"))),
+            format!("--data={}", text(&folder.join(box_id))),
             format!("--onnxruntime={}", text(&plan.onnxruntime)),
             // One client asks all: its share must hold the answers of a minute.
             "--answer-cache-mib=1024".to_owned(),
         ];
         let program = plan.programs.join("edge-agent");
-        Ok(Self(Process::start("agent", &program, arguments, folder)?))
+        Ok(Self(Process::start(box_id, &program, arguments, folder)?))
     }
 
     /// The agent, once its log has `text` that many times.
@@ -266,15 +252,7 @@ impl Agent {
     }
 
     fn resident_kib(&self) -> Result<u64, BenchError> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
-        let status = status.map_err(|e| BenchError::System("read the agent's memory", e))?;
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
-            .ok_or_else(|| {
-                BenchError::System("find VmRSS", io::Error::from(io::ErrorKind::InvalidData))
-            })
+        cost::resident_kib(&self.0)
     }
 }
 
@@ -324,7 +302,7 @@ fn add(to: &mut Histogram<u64>, measured: &Measured) {
     clippy::cast_precision_loss,
     reason = "nanoseconds of a minute fit 2^52"
 )]
-fn microseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+pub(super) fn microseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     histogram.value_at_quantile(quantile) as f64 / 1e3
 }
 
@@ -362,15 +340,16 @@ impl Report {
             );
         }
         text.push_str(
-            "added = agent - echo - runtime; the echo answers with as many bytes and does nothing else\n\n\
-             Answers a second, digits at QoS 1\nin flight    echo   agent   agent/echo\n",
+            "added = agent - echo - runtime; the echo answers with as many bytes and does nothing else\n",
         );
-        for t in &self.throughput {
-            let _infallible = writeln!(
-                text,
-                "{:>9} {:>7.0} {:>7.0}   {:>10.2}",
-                t.in_flight, t.echo_per_second, t.agent_per_second, t.ratio
-            );
+        for part in [
+            self.rivals.table(),
+            self.fairness.table(),
+            self.waiting.table(),
+            self.sessions.table(),
+        ] {
+            text.push('\n');
+            text.push_str(&part);
         }
         let mib = |kib: u64| {
             #[allow(clippy::cast_precision_loss, reason = "memory in KiB fits 2^52")]

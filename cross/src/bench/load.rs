@@ -1,6 +1,8 @@
-//! An MQTT client that keeps a number of requests in flight and times their answers.
+//! An MQTT client that keeps a number of requests in flight, or sends at random times, and times their answers.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -15,6 +17,8 @@ use super::runtime::histogram;
 
 /// How long an answer may take before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Message Expiry of requests, in seconds.
+const EXPIRY_S: u32 = 30;
 /// Packets of up to 16 MiB.
 const PACKET_MAX_BYTES: u32 = 16 << 20;
 
@@ -40,6 +44,35 @@ pub struct Measured {
     pub answered: u64,
     /// Time that they took.
     pub time: Duration,
+}
+
+/// What came back of requests sent at random times.
+#[derive(Debug)]
+pub struct Open {
+    /// From hand-over to the client library to the answer, of those answered with 200, in nanoseconds.
+    pub nanoseconds: Histogram<u64>,
+    /// Requests sent.
+    pub sent: u64,
+    /// Answers with another status.
+    pub refused: u64,
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014).
+struct Random(u64);
+
+impl Random {
+    /// A pause between two arrivals that come `rate` times a second on average, independent of each other.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "53 bits are what a double holds"
+    )]
+    fn pause(&mut self, rate: f64) -> Duration {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let uniform = (((z ^ (z >> 31)) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+        Duration::from_secs_f64(-uniform.ln() / rate)
+    }
 }
 
 impl Measured {
@@ -154,6 +187,92 @@ impl Load {
         Ok(measured)
     }
 
+    /// Sends at random times, `rate` times a second on average for `time`, whether answers come or not (an open loop);
+    /// then waits for the last ones.
+    ///
+    /// # Errors
+    /// When answers do not come.
+    pub fn open_loop(&mut self, rate: f64, time: Duration) -> Result<Open, BenchError> {
+        let mut open = Open {
+            nanoseconds: histogram(),
+            sent: 0,
+            refused: 0,
+        };
+        let waiting = Mutex::new(HashMap::<u32, Instant>::new());
+        let last = self.sent;
+        let started = Instant::now();
+        let mut random = Random(u64::from(last) + 1);
+        thread::scope(|scope| {
+            let (client, waiting) = (self.client.clone(), &waiting);
+            let (topic, body, reply, qos) = (&self.topic, &self.body, &self.reply, self.qos);
+            let sender = scope.spawn(move || {
+                let (mut number, mut due) = (last, started + random.pause(rate));
+                while due < started + time {
+                    // Of a thread of its own, since it is finer than the timers of the client's.
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                    number = number.wrapping_add(1);
+                    let now = Instant::now();
+                    if let Ok(mut waiting) = waiting.lock() {
+                        waiting.insert(number, now);
+                    }
+                    let properties = properties(reply, number);
+                    let _queued = client.try_publish_with_properties(
+                        topic.clone(),
+                        qos,
+                        false,
+                        body.clone(),
+                        properties,
+                    );
+                    due += random.pause(rate);
+                }
+                number
+            });
+            let runtime = &self.runtime;
+            let eventloop = &mut self.eventloop;
+            let mut waited = Instant::now();
+            loop {
+                let is_over = sender.is_finished() && waiting.lock().is_ok_and(|w| w.is_empty());
+                if is_over {
+                    break;
+                }
+                if sender.is_finished() && waited.elapsed() > PATIENCE {
+                    return Err(BenchError::Silence {
+                        topic: self.topic.clone(),
+                        seconds: PATIENCE.as_secs(),
+                        answered: open.nanoseconds.len(),
+                    });
+                }
+                let patience = Duration::from_millis(50);
+                let next = runtime.block_on(async {
+                    tokio::time::timeout(patience, next_publish(eventloop)).await
+                });
+                let publish = match next {
+                    Err(_) => continue,
+                    Ok(publish) => publish?,
+                };
+                waited = Instant::now();
+                let properties = publish.properties.unwrap_or_default();
+                let correlation = properties.correlation_data.unwrap_or_default();
+                let sent = correlation.as_ref().try_into().ok().and_then(|bytes| {
+                    let number = u32::from_be_bytes(bytes);
+                    waiting.lock().ok()?.remove(&number)
+                });
+                let Some(sent) = sent else { continue };
+                let mut user = properties.user_properties.iter();
+                if user.any(|(name, value)| name == "status" && value == "200") {
+                    let elapsed = u64::try_from(sent.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                    open.nanoseconds.saturating_record(elapsed);
+                } else {
+                    open.refused += 1;
+                }
+            }
+            let number = sender.join().unwrap_or(last);
+            open.sent = u64::from(number.wrapping_sub(last));
+            self.sent = number;
+            Ok(open)
+        })
+    }
+
     /// Sends a request every `repeat` until the first answer comes; returns when that was.
     ///
     /// # Errors
@@ -197,14 +316,7 @@ impl Load {
 
     fn send(&mut self, waiting: &mut HashMap<u32, Instant>) {
         self.sent = self.sent.wrapping_add(1);
-        let properties = PublishProperties {
-            response_topic: Some(self.reply.clone()),
-            correlation_data: Some(self.sent.to_be_bytes().to_vec().into()),
-            message_expiry_interval: Some(5),
-            content_type: Some("application/octet-stream".into()),
-            user_properties: vec![("inference-header-content-length".into(), "0".into())],
-            ..PublishProperties::default()
-        };
+        let properties = properties(&self.reply, self.sent);
         // More room than requests in flight: it cannot be full.
         let _queued = self.client.try_publish_with_properties(
             self.topic.clone(),
@@ -237,6 +349,18 @@ impl Load {
             seconds: PATIENCE.as_secs(),
             answered,
         }
+    }
+}
+
+/// Of a request with a raw tensor.
+fn properties(reply: &str, number: u32) -> PublishProperties {
+    PublishProperties {
+        response_topic: Some(reply.to_owned()),
+        correlation_data: Some(number.to_be_bytes().to_vec().into()),
+        message_expiry_interval: Some(EXPIRY_S),
+        content_type: Some("application/octet-stream".into()),
+        user_properties: vec![("inference-header-content-length".into(), "0".into())],
+        ..PublishProperties::default()
     }
 }
 

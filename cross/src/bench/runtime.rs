@@ -21,6 +21,27 @@ pub struct Floor {
     pub nanoseconds: Histogram<u64>,
 }
 
+/// How a model is loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Threads of one run.
+    pub threads: usize,
+    /// Whether ONNX Runtime keeps memory from run to run.
+    pub arena: bool,
+    /// Whether its threads spin while they wait.
+    pub spinning: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            arena: true,
+            spinning: false,
+        }
+    }
+}
+
 /// ONNX Runtime in this process, which can have only one.
 pub struct Runtime(Environment);
 
@@ -34,17 +55,28 @@ impl Runtime {
         Ok(Self(environment))
     }
 
-    /// Loads a model and runs it a few times, since the first runs plan memory.
+    /// Loads a model as the agent does and runs it a few times, since the first runs plan memory.
     ///
     /// # Errors
     /// When the runtime refuses the model, or its input is another.
     pub fn floor(&self, graph: &Path) -> Result<Floor, BenchError> {
+        self.floor_with(graph, Options::default())
+    }
+
+    /// The same with other options.
+    ///
+    /// # Errors
+    /// As [`Runtime::floor`].
+    pub fn floor_with(&self, graph: &Path, options: Options) -> Result<Floor, BenchError> {
+        let processor = ort::ep::CPU::default().with_arena_allocator(options.arena);
         let session = Session::builder(&self.0)?
             .with_optimization_level(GraphOptimizationLevel::All)
             .map_err(ort::Error::from)?
-            .with_intra_threads(1)
+            .with_intra_threads(options.threads)
             .map_err(ort::Error::from)?
-            .with_intra_op_spinning(false)
+            .with_intra_op_spinning(options.spinning)
+            .map_err(ort::Error::from)?
+            .with_execution_providers([processor.build().error_on_failure()])
             .map_err(ort::Error::from)?
             .commit_from_file(graph)?;
         let unknown = |why| BenchError::Model(graph.display().to_string(), why);

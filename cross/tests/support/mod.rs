@@ -8,10 +8,12 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cross::cache::{Arch, Cache};
 use cross::processes::{self, Process};
+use cross::shell;
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish, PublishProperties};
@@ -44,6 +46,15 @@ pub fn onnxruntime() -> PathBuf {
     path
 }
 
+/// Writes the endless model, whose input says how long it runs, into a model repository.
+pub fn make_endless(models: &Path) {
+    let python = Cache::from_env().expect("a cache folder").python();
+    let script = cross::repository().join("cross/models/make_endless.py");
+    let mut command = Command::new(python);
+    command.arg(script).arg(models.join("endless/1/model.onnx"));
+    shell::output(&mut command).expect("make_endless.py");
+}
+
 /// An agent in region `lab`.
 pub struct Agent<'a> {
     pub name: &'a str,
@@ -51,6 +62,8 @@ pub struct Agent<'a> {
     pub port: u16,
     pub models: PathBuf,
     pub onnxruntime: PathBuf,
+    /// Further arguments.
+    pub more: Vec<String>,
 }
 
 impl<'a> Agent<'a> {
@@ -61,11 +74,12 @@ impl<'a> Agent<'a> {
             port,
             models: cross::committed_models(),
             onnxruntime: onnxruntime(),
+            more: Vec::new(),
         }
     }
 
     pub fn start(&self, folder: &Path) -> Process {
-        let arguments = [
+        let mut arguments = vec![
             "run".to_owned(),
             "--region=lab".to_owned(),
             format!("--box-id={}", self.box_id),
@@ -75,6 +89,7 @@ impl<'a> Agent<'a> {
             format!("--onnxruntime={}", self.onnxruntime.display()),
             "--telemetry-interval-s=1".to_owned(),
         ];
+        arguments.extend_from_slice(&self.more);
         let program = programs().join("edge-agent");
         Process::start(self.name, &program, arguments, folder).expect("edge-agent starts")
     }

@@ -382,12 +382,13 @@ fn examine_inference(context: &Context, reporter: &Reporter) {
     if let Some(finding) = work::repository(&folder, Ok(models.len())) {
         reporter.found(finding);
     }
-    for (name, entry) in models {
+    for (name, folder) in models {
         let name = name.as_str();
-        reporter.found(match entry {
+        reporter.found(match folder.map(|folder| folder.newest()) {
             Err(error) => work::model(name, &Err(gather::chain(&error))),
-            Ok(_) if !works => work::not_tried(Check::Model, name),
-            Ok(entry) => {
+            Ok(None) => work::model(name, &Err(crate::inference::NONE_GIVEN.to_owned())),
+            Ok(Some(_)) if !works => work::not_tried(Check::Model, name),
+            Ok(Some(entry)) => {
                 let loaded = inference::model(name, &context.models, library, context.limit);
                 work::model(name, &loaded.map(|load_us| (entry.version, load_us)))
             }

@@ -273,7 +273,9 @@ fn model(name: &Id, models: &Path, library: &Path) -> Result<u64, String> {
         .find(|(found, _)| found == name)
         .ok_or_else(|| format!("the model {name} has gone from the repository"))?
         .1
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| error.to_string())?
+        .newest()
+        .ok_or(inference::NONE_GIVEN)?;
     let runtime = Runtime::load(library).map_err(|error| error.to_string())?;
     let started = Instant::now();
     inference::try_model(&runtime, &entry)?;

@@ -9,14 +9,16 @@ use std::{
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use edge_protocol::{Id, Status};
 use parking_lot::Mutex;
 use tracing::{error, info};
 
 use super::{
-    Job, Permits, Statistics,
-    worker::{self, Identity, Run, Station},
+    Cores, Permits, Statistics,
+    batching::{self, Wish},
+    queue::{Line, Queue},
+    schedule::Policy,
+    worker::{self, Identity, Run, Station, Task},
 };
 use crate::{
     health::{Part, Vitals, WorkerId},
@@ -31,6 +33,7 @@ pub(super) type Load = Arc<dyn Fn() -> Result<Box<dyn Run>, String> + Send + Syn
 pub(super) struct Shared {
     pub(super) vitals: Vitals,
     pub(super) permits: Arc<Permits>,
+    pub(super) cores: Cores,
     /// Threads given up that have not come back.
     pub(super) abandoned: Arc<AtomicUsize>,
     /// Number of the next worker.
@@ -38,9 +41,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(vitals: Vitals) -> Self {
+    pub(super) fn new(vitals: Vitals, cores: Cores) -> Self {
         Self {
             vitals,
+            cores,
             ..Self::default()
         }
     }
@@ -50,7 +54,9 @@ impl Shared {
 pub(super) struct Work {
     pub(super) model: Id,
     pub(super) version: u64,
-    pub(super) queue_size: usize,
+    /// How its queue is run; how many rows run together and whether runs are steady, the graph says.
+    pub(super) policy: Policy,
+    pub(super) batching: Wish,
     pub(super) instances: usize,
     pub(super) load: Load,
     /// Time between two attempts to load another copy in place of one that hangs.
@@ -61,32 +67,38 @@ pub(super) struct Work {
 /// The threads of one model.
 pub(super) struct Crew {
     work: Work,
-    jobs: Receiver<Job>,
+    line: Arc<Line>,
     shared: Arc<Shared>,
     stations: Mutex<Vec<Arc<Station>>>,
 }
 
 impl Crew {
-    /// Loads the copies of a model and starts their threads: the crew, and the queue that it takes jobs from.
-    pub(super) fn start(
-        work: Work,
-        shared: Arc<Shared>,
-    ) -> Result<(Arc<Self>, Sender<Job>), String> {
-        let (queue, jobs) = bounded(work.queue_size);
-        let instances = work.instances;
+    /// Loads the copies of a model and starts their threads: the crew, and the queue that it takes turns from.
+    ///
+    /// They end, after what is in the queue, when the queue is dropped.
+    pub(super) fn start(work: Work, shared: Arc<Shared>) -> Result<(Arc<Self>, Queue), String> {
+        let next = || WorkerId {
+            model: work.model.clone(),
+            number: shared.next.fetch_add(1, Ordering::Relaxed),
+        };
+        let first = next();
+        let (copy, policy) = watched(&shared.vitals, &first, || {
+            let mut copy = (work.load)()?;
+            let policy = batching::policy(&mut *copy, &work.model, &work.policy, work.batching);
+            Ok((copy, policy))
+        })?;
+        let queue = Queue::new(work.model.clone(), policy, work.statistics.clone());
+        let others: Vec<WorkerId> = (1..work.instances).map(|_| next()).collect();
         let crew = Arc::new(Self {
             work,
-            jobs,
+            line: queue.line(),
             shared,
             stations: Mutex::default(),
         });
-        for _ in 0..instances {
-            let worker = crew.next_worker();
-            let part = Part::Load(worker.clone());
-            crew.shared.vitals.watch(part.clone()).beat();
-            let hired = crew.hire(worker);
-            crew.shared.vitals.forget(&part);
-            hired?;
+        crew.hire(first, copy)?;
+        for worker in others {
+            let copy = watched(&crew.shared.vitals, &worker, || (crew.work.load)())?;
+            crew.hire(worker, copy)?;
         }
         Ok((crew, queue))
     }
@@ -98,9 +110,13 @@ impl Crew {
         }
     }
 
-    /// Loads a copy and starts its thread.
-    fn hire(&self, worker: WorkerId) -> Result<(), String> {
-        let mut copy = (self.work.load)()?;
+    /// Whether all threads have ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.stations.lock().is_empty()
+    }
+
+    /// Starts the thread of a copy.
+    fn hire(self: &Arc<Self>, worker: WorkerId, mut copy: Box<dyn Run>) -> Result<(), String> {
         let pulse = self.shared.vitals.watch(Part::Worker(worker.clone()));
         let abandoned = self.shared.abandoned.clone();
         let station = Arc::new(Station::new(worker, pulse, copy.stopper(), abandoned));
@@ -108,7 +124,7 @@ impl Crew {
             name: self.work.model.to_string(),
             version: self.work.version.to_string(),
         };
-        let (jobs, statistics) = (self.jobs.clone(), self.work.statistics.clone());
+        let line = self.line.clone();
         let permits = self.shared.permits.clone();
         permits.join();
         self.stations.lock().push(station.clone());
@@ -116,16 +132,11 @@ impl Crew {
             // The kernel keeps 15 characters of a thread's name.
             .name(format!("{}-{}", station.worker().number, identity.name))
             .spawn({
-                let station = station.clone();
+                let (station, crew) = (station.clone(), self.clone());
                 move || {
-                    worker::work(
-                        &mut *copy,
-                        &identity,
-                        &jobs,
-                        &permits,
-                        &statistics,
-                        &station,
-                    );
+                    worker::work(&mut *copy, &identity, &line, &permits, &station);
+                    // The queue has ended, or another thread has taken over.
+                    crew.dismiss(station.worker());
                 }
             });
         match started {
@@ -171,13 +182,18 @@ impl Crew {
         let started = thread::Builder::new()
             .name("model-reload".into())
             .spawn(move || {
-                if let Some(reply) = station.abandon() {
-                    crew.work.statistics.ended(Status::RuntimeFailed);
+                crew.shared.cores.bind();
+                if let Some(Task { replies, receipt, .. }) = station.abandon() {
                     let why = "the model did not end in time, nor when it was told to; its thread was replaced";
-                    let encoding = reply.encoding();
-                    reply.send(Outcome::failure(Status::RuntimeFailed, why, encoding));
+                    crew.line.ran(receipt, None);
+                    for reply in replies {
+                        let encoding = reply.encoding();
+                        let outcome = Outcome::failure(Status::RuntimeFailed, why, encoding);
+                        crew.line.answer(reply, outcome);
+                    }
                 }
-                while let Err(why) = crew.hire(next.clone()) {
+                let hire = || crew.hire(next.clone(), (crew.work.load)()?);
+                while let Err(why) = hire() {
                     error!(model = %next.model, why, "cannot load the model again");
                     thread::sleep(crew.work.load_again);
                 }
@@ -188,6 +204,19 @@ impl Crew {
             error!(model = %worker.model, %error, "cannot start a thread to replace one that hangs");
         }
     }
+}
+
+/// Loads a copy for a worker, watched.
+fn watched<T>(
+    vitals: &Vitals,
+    worker: &WorkerId,
+    load: impl FnOnce() -> Result<T, String>,
+) -> Result<T, String> {
+    let part = Part::Load(worker.clone());
+    vitals.watch(part.clone()).beat();
+    let loaded = load();
+    vitals.forget(&part);
+    loaded
 }
 
 #[cfg(test)]
@@ -201,10 +230,18 @@ mod tests {
         time::Instant,
     };
 
-    use edge_protocol::oip::{Encoding, Request, Tensor};
+    use edge_protocol::{
+        Datatype,
+        oip::{Answer, Encoding, Tensor},
+    };
 
     use super::*;
-    use crate::inference::{Reply, model::ModelError, worker::Stop};
+    use crate::inference::{
+        Job, Reply,
+        graph::{Graph, Port, Prepared},
+        model::ModelError,
+        worker::Stop,
+    };
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -218,13 +255,21 @@ mod tests {
         Hang,
         Panic,
         NotLoad,
+        /// Gives back its inputs each time that the test lets it; fails when one of them is [`BAD`].
+        Echo,
+        /// As `Echo`, but for several requests only one row.
+        OneRow,
     }
+
+    /// What [`Does::Echo`] fails on.
+    const BAD: f32 = 13.0;
 
     struct SimModel {
         does: Does,
         release: Arc<Mutex<Pipe<()>>>,
         stop: Arc<SimStop>,
-        is_running: mpsc::Sender<()>,
+        /// Gets the number of requests of each run.
+        is_running: mpsc::Sender<usize>,
     }
 
     #[derive(Default)]
@@ -240,13 +285,47 @@ mod tests {
     }
 
     impl Run for SimModel {
-        fn run(&mut self, _request: &Request) -> Result<Vec<Tensor>, ModelError> {
-            self.is_running.send(()).ok();
+        fn graph(&self) -> Arc<Graph> {
+            let port = |name: &str| Port {
+                name: name.into(),
+                datatype: Datatype::Fp32,
+                shape: vec![-1],
+            };
+            Arc::new(Graph {
+                inputs: vec![port("x")],
+                outputs: vec![port("y")],
+                allow_non_finite: false,
+            })
+        }
+
+        fn run(&mut self, requests: &[Prepared]) -> Result<Vec<Vec<Tensor>>, ModelError> {
+            self.is_running.send(requests.len()).ok();
+            let echo = || {
+                requests
+                    .iter()
+                    .map(|request| request.inputs.clone())
+                    .collect()
+            };
             match self.does {
-                Does::Answer | Does::NotLoad => Ok(Vec::new()),
+                Does::Answer | Does::NotLoad => Ok(echo()),
                 Does::Hang => {
                     self.release.lock().recv().ok();
-                    Ok(Vec::new())
+                    Ok(echo())
+                }
+                Does::Echo | Does::OneRow => {
+                    self.release.lock().recv().ok();
+                    let is_bad = |request: &Prepared| *request.inputs[0].data == BAD.to_le_bytes();
+                    if requests.iter().any(is_bad) {
+                        return Err(ModelError::RawInputs(2));
+                    }
+                    if matches!(self.does, Does::OneRow) && requests.len() > 1 {
+                        return Err(ModelError::Rows {
+                            name: "y".into(),
+                            expected: requests.len(),
+                            actual: Some(1),
+                        });
+                    }
+                    Ok(echo())
                 }
                 Does::RunLong => {
                     while !self.stop.0.load(Ordering::Relaxed) {
@@ -265,13 +344,17 @@ mod tests {
 
     struct Bench {
         crew: Arc<Crew>,
-        queue: Sender<Job>,
+        queue: Queue,
         shared: Arc<Shared>,
-        running: Pipe<()>,
+        running: Pipe<usize>,
         release: mpsc::Sender<()>,
     }
 
     fn bench(does: &[Does], instances: usize) -> Bench {
+        bench_with(does, instances, Wish::Rows(1))
+    }
+
+    fn bench_with(does: &[Does], instances: usize, batching: Wish) -> Bench {
         let (release, released) = mpsc::channel();
         let (is_running, running) = mpsc::channel();
         let released = Arc::new(Mutex::new(released));
@@ -293,7 +376,11 @@ mod tests {
         let work = Work {
             model: Id::new("digits").unwrap(),
             version: 1,
-            queue_size: 8,
+            policy: Policy {
+                max_queue_size: 8,
+                ..Policy::default()
+            },
+            batching,
             instances,
             load,
             load_again: Duration::from_millis(1),
@@ -311,19 +398,32 @@ mod tests {
 
     impl Bench {
         fn ask(&self) -> Pipe<Outcome> {
+            self.ask_for(1.0)
+        }
+
+        fn ask_for(&self, value: f32) -> Pipe<Outcome> {
+            let body = format!(
+                r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"FP32","data":[{value}]}}]}}"#
+            );
             let (sender, outcome) = mpsc::channel();
             let now = Instant::now();
             let send = move |outcome| sender.send(outcome).unwrap();
-            let job = Job {
-                body: r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}]}"#
-                    .into(),
+            self.queue.push(Job {
+                client: Id::new("sensor-1").unwrap(),
+                body: body.into(),
                 encoding: Encoding::Json,
                 arrived: now,
                 deadline: now + PATIENCE,
                 reply: Reply::new(Encoding::Json, send),
-            };
-            self.queue.send(job).unwrap();
+            });
             outcome
+        }
+
+        /// Lets a run end as soon as it has begun: how many requests it is for.
+        fn let_run(&self) -> usize {
+            let requests = self.running.recv_timeout(PATIENCE).unwrap();
+            self.release.send(()).unwrap();
+            requests
         }
 
         fn wait(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
@@ -389,6 +489,25 @@ mod tests {
     }
 
     #[test]
+    fn the_threads_end_with_their_queue_after_what_is_in_it() {
+        let bench = bench(&[Does::Answer, Does::Answer], 2);
+        let outcomes: Vec<_> = (0..4).map(|_| bench.ask()).collect();
+        assert!(!bench.crew.has_ended());
+        let (crew, shared) = (bench.crew.clone(), bench.shared.clone());
+        drop(bench.queue);
+        for outcome in &outcomes {
+            assert_eq!(get(outcome).status, Status::Ok);
+        }
+        let started = Instant::now();
+        while !crew.has_ended() {
+            assert!(started.elapsed() < PATIENCE, "the threads end");
+            thread::yield_now();
+        }
+        assert!(shared.vitals.marks().is_empty(), "nobody watches them");
+        assert_eq!(shared.permits.most(), 1, "nor counts them");
+    }
+
+    #[test]
     fn others_are_served_while_one_hangs() {
         let bench = bench(&[Does::Hang, Does::Hang, Does::Answer], 2);
         let hung = [bench.ask(), bench.ask()];
@@ -415,5 +534,76 @@ mod tests {
         bench.crew.replace(&worker);
         assert_eq!(get(&bench.ask()).status, Status::Ok);
         assert_eq!(bench.abandoned(), 0, "a dead thread keeps nothing");
+    }
+
+    fn value(outcome: &Outcome) -> f32 {
+        let answer = Answer::decode(&outcome.body.bytes, outcome.body.encoding).unwrap();
+        f32::from_le_bytes(answer.outputs[0].data.as_ref().try_into().unwrap())
+    }
+
+    #[test]
+    fn what_waits_runs_together_and_a_bad_one_costs_only_itself() {
+        let bench = bench_with(&[Does::Echo], 1, Wish::Rows(4));
+        let first = bench.ask_for(1.0);
+        assert_eq!(bench.running.recv_timeout(PATIENCE).unwrap(), 1);
+        let others = [2.0, BAD, 3.0, 4.0, 5.0].map(|value| bench.ask_for(value));
+        bench.release.send(()).unwrap();
+        assert_eq!(value(&get(&first)), 1.0);
+        // Four together fail, then each by itself, then the fifth.
+        let runs: Vec<usize> = (0..6).map(|_| bench.let_run()).collect();
+        assert_eq!(runs, [4, 1, 1, 1, 1, 1]);
+        let [a, bad, b, c, d] = others.map(|outcome| get(&outcome));
+        assert_eq!([&a, &b, &c, &d].map(value), [2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(bad.status, Status::BadRequest);
+        let statistics = &bench.crew.work.statistics;
+        assert_eq!(statistics.runs(), (5, 5));
+    }
+
+    #[test]
+    fn runs_are_counted_by_rows_and_by_runs() {
+        let bench = bench_with(&[Does::Echo], 1, Wish::Rows(4));
+        let first = bench.ask_for(1.0);
+        bench.running.recv_timeout(PATIENCE).unwrap();
+        let others = [2.0, 3.0, 4.0].map(|value| bench.ask_for(value));
+        bench.release.send(()).unwrap();
+        assert_eq!(bench.let_run(), 3);
+        get(&first);
+        assert_eq!(others.map(|outcome| value(&get(&outcome))), [2.0, 3.0, 4.0]);
+        assert_eq!(bench.crew.work.statistics.runs(), (4, 2));
+    }
+
+    #[test]
+    fn a_model_that_cannot_run_requests_together_runs_them_alone() {
+        let bench = bench_with(&[Does::OneRow], 1, Wish::Rows(4));
+        for turn in 0..2 {
+            let first = bench.ask_for(1.0);
+            bench.running.recv_timeout(PATIENCE).unwrap();
+            let others = [2.0, 3.0].map(|value| bench.ask_for(value));
+            bench.release.send(()).unwrap();
+            get(&first);
+            let expected: &[usize] = if turn == 0 { &[2, 1, 1] } else { &[1, 1] };
+            let runs: Vec<usize> = expected.iter().map(|_| bench.let_run()).collect();
+            assert_eq!(runs, expected);
+            assert_eq!(others.map(|outcome| value(&get(&outcome))), [2.0, 3.0]);
+        }
+    }
+
+    #[test]
+    fn all_of_a_batch_that_hangs_are_answered_when_its_thread_is_replaced() {
+        let bench = bench_with(&[Does::Echo, Does::Answer], 1, Wish::Rows(4));
+        let first = bench.ask_for(1.0);
+        bench.running.recv_timeout(PATIENCE).unwrap();
+        let others = [2.0, 3.0].map(|value| bench.ask_for(value));
+        bench.release.send(()).unwrap();
+        get(&first);
+        assert_eq!(bench.running.recv_timeout(PATIENCE).unwrap(), 2);
+        let worker = bench.busy().unwrap();
+        bench.crew.replace(&worker);
+        for outcome in &others {
+            assert_eq!(get(outcome).status, Status::RuntimeFailed);
+        }
+        assert_eq!(get(&bench.ask()).status, Status::Ok);
+        bench.release.send(()).unwrap();
+        bench.wait("the thread has come back", |bench| bench.abandoned() == 0);
     }
 }

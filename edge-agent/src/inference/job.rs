@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use edge_protocol::{Status, oip::Encoding};
+use edge_protocol::{Id, Status, oip::Encoding};
 
-use super::worker::Order;
 use crate::outcome::Outcome;
 
 /// A request on its way to a model.
 pub struct Job {
+    /// Who sent it.
+    pub client: Id,
     /// The request, encoded.
     pub body: Bytes,
     /// How it is encoded.
@@ -20,26 +21,6 @@ pub struct Job {
     pub deadline: Instant,
     /// Takes the outcome.
     pub reply: Reply,
-}
-
-impl Job {
-    /// What is to be done, and who waits for it.
-    pub(super) fn split(self) -> (Order, Reply) {
-        let Self {
-            body,
-            encoding,
-            arrived,
-            deadline,
-            reply,
-        } = self;
-        let order = Order {
-            body,
-            encoding,
-            arrived,
-            deadline,
-        };
-        (order, reply)
-    }
 }
 
 /// Takes the outcome of a [`Job`], exactly one: dropped unanswered, it answers with 500, so that a bug costs one

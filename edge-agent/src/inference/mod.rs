@@ -2,21 +2,43 @@
 //!
 //! Knows nothing of MQTT: a [`Job`] comes with the [`Reply`] that takes its outcome.
 
+mod batching;
+mod catalogue;
+mod classification;
+mod cores;
 mod crew;
+mod figures;
+mod graph;
 mod job;
+mod loader;
+mod manifest;
 mod model;
+mod model_config;
 mod models;
 mod permits;
+mod policy;
+mod queue;
 mod repository;
 mod runtime;
+pub mod schedule;
+mod stages;
 mod statistics;
+mod values;
+mod warmup;
+mod watch;
 mod worker;
 
+pub use cores::Cores;
+pub use figures::Figures;
 pub use job::{Job, Reply};
+pub use loader::{Done, Library, LoadError, Loader};
+pub use model_config::{ConfigError, Fill, ModelConfig, VersionPolicy, Warmup, WarmupInput};
 pub use models::{ModelReport, ModelState, Models, PROVIDER};
 pub use permits::Permits;
-pub use repository::{ModelConfig, ModelEntry, RepositoryError, scan};
+pub(crate) use repository::NONE_GIVEN;
+pub use repository::{ModelEntry, ModelFolder, RepositoryError, VersionFolder, scan};
 pub use runtime::{Runtime, RuntimeError};
+pub use stages::{BOUNDS_US, Spread, Stage, Stages, Times};
 pub use statistics::Statistics;
 
 /// Loads one copy of a model as a worker would, and lets go of it.

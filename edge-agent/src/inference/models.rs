@@ -1,28 +1,26 @@
-//! All models of the box: loads them on a thread of its own, queues jobs, reports their state.
+//! All models of the box with their versions: queues jobs, lets one version take the place of another, reports their
+//! state. [`super::loader`] decides what is served.
 
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crossbeam_channel::{Sender, TrySendError};
 use edge_protocol::{Id, Status};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::error;
 
 use super::{
-    Job, Permits, Runtime, Statistics,
+    Cores, Job, Permits, Statistics, batching,
     crew::{Crew, Load, Shared, Work},
-    model::Model,
-    repository::{ModelEntry, scan},
-    worker::Run,
+    model::Signature,
+    queue::Queue,
+    repository::ModelEntry,
 };
 use crate::{
     health::{Vitals, WorkerId, Workers},
@@ -42,19 +40,126 @@ pub struct Models {
     is_scanned: AtomicBool,
     ready: watch::Sender<Vec<Id>>,
     shared: Arc<Shared>,
-    crews: Mutex<BTreeMap<Id, Arc<Crew>>>,
+    crews: Mutex<BTreeMap<Id, Vec<Arc<Crew>>>>,
 }
 
-struct Served {
-    version: u64,
-    state: State,
+/// A model, with its versions that are in the repository or serve.
+#[derive(Default)]
+pub(super) struct Served {
+    pub(super) versions: BTreeMap<u64, Version>,
+    /// What is wrong with the model as a whole.
+    pub(super) trouble: Option<String>,
+    /// An admin has given it up.
+    pub(super) is_unloaded: bool,
     statistics: Arc<Statistics>,
 }
 
-enum State {
+/// A version of a model.
+#[derive(Default)]
+pub(super) struct Version {
+    pub(super) state: State,
+    /// Why it, or a newer copy of it, could not be loaded.
+    pub(super) trouble: Option<String>,
+}
+
+#[derive(Default)]
+pub(super) enum State {
+    #[default]
     Loading,
-    Ready(Sender<Job>),
-    Failed(String),
+    Ready(Ready),
+    Failed,
+}
+
+/// A version whose threads wait for requests.
+pub(super) struct Started {
+    pub(super) queue: Queue,
+    pub(super) statistics: Arc<Statistics>,
+}
+
+/// What a version that takes requests is.
+pub(super) struct Ready {
+    queue: Queue,
+    pub(super) signature: Signature,
+    pub(super) statistics: Arc<Statistics>,
+}
+
+impl Ready {
+    /// Requests that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+}
+
+impl Served {
+    /// Versions that take requests, the highest last.
+    pub(super) fn ready(&self) -> impl DoubleEndedIterator<Item = (u64, &Ready)> {
+        self.versions
+            .iter()
+            .filter_map(|(version, it)| match &it.state {
+                State::Ready(ready) => Some((*version, ready)),
+                State::Loading | State::Failed => None,
+            })
+    }
+
+    /// Versions that could not be loaded, or of which a newer copy could not be, with the reason.
+    pub(super) fn failures(&self) -> impl DoubleEndedIterator<Item = (u64, String)> {
+        self.versions
+            .iter()
+            .filter_map(|(version, it)| Some((*version, it.trouble.clone()?)))
+    }
+
+    /// Why a request gets no version, as a status and in words.
+    pub(super) fn why_not(&self, name: &Id, version: Option<u64>) -> (Status, String) {
+        let asked = version.map(|version| (version, self.versions.get(&version)));
+        let is_unloaded = (
+            Status::Unavailable,
+            format!("the model {name} was unloaded from this box"),
+        );
+        let is_loading = (
+            Status::Unavailable,
+            format!("the model {name} is warming up"),
+        );
+        match asked {
+            _ if self.is_unloaded => is_unloaded,
+            Some((version, None)) => {
+                let why = format!("the model {name} has no version {version} that is served");
+                (Status::NotFound, why)
+            }
+            Some((_, Some(it))) => match (&it.state, &it.trouble) {
+                (State::Failed, Some(why)) => could_not(name, why),
+                _ => is_loading,
+            },
+            None => match self.summary().1 {
+                ModelState::Failed(why) => could_not(name, &why),
+                ModelState::Unloaded => is_unloaded,
+                ModelState::Loading | ModelState::Ready => is_loading,
+            },
+        }
+    }
+
+    /// The state of the model as a whole, with the version that it is about: that which a request gets which names none.
+    fn summary(&self) -> (u64, ModelState) {
+        if let Some((version, _)) = self.ready().next_back() {
+            return (version, ModelState::Ready);
+        }
+        let newest = self.versions.iter().next_back();
+        let mut versions = self.versions.iter().rev();
+        match versions.find(|(_, it)| matches!(it.state, State::Loading)) {
+            Some((version, _)) => (*version, ModelState::Loading),
+            None => {
+                let why = newest
+                    .and_then(|(_, it)| it.trouble.as_ref())
+                    .or(self.trouble.as_ref());
+                let version = newest.map_or(0, |(version, _)| *version);
+                let state = match why {
+                    _ if self.is_unloaded => ModelState::Unloaded,
+                    Some(why) => ModelState::Failed(why.clone()),
+                    None => ModelState::Loading,
+                };
+                (version, state)
+            }
+        }
+    }
 }
 
 /// State of a model, for people and telemetry.
@@ -66,16 +171,22 @@ pub enum ModelState {
     Ready,
     /// Not served, with the reason.
     Failed(String),
+    /// Given up by an admin.
+    Unloaded,
 }
 
 /// What is known of a model.
 pub struct ModelReport {
     /// Its name.
     pub name: Id,
-    /// Its version.
+    /// The version that a request gets which names none.
     pub version: u64,
     /// Its state.
     pub state: ModelState,
+    /// The highest version that could not be loaded, with the reason, where it is that which serves or a higher one.
+    pub failed: Option<(u64, String)>,
+    /// Requests that wait.
+    pub waiting: usize,
     /// What it has done.
     pub statistics: Arc<Statistics>,
 }
@@ -87,14 +198,14 @@ impl Models {
     /// No models.
     #[must_use]
     pub fn new() -> Self {
-        Self::watched(Vitals::default())
+        Self::watched(Vitals::default(), Cores::default())
     }
 
-    /// No models; what will be loaded shows its progress in `vitals`.
+    /// No models; what will be loaded shows its progress in `vitals`, and runs on `cores`.
     #[must_use]
-    pub fn watched(vitals: Vitals) -> Self {
+    pub fn watched(vitals: Vitals, cores: Cores) -> Self {
         Self {
-            shared: Arc::new(Shared::new(vitals)),
+            shared: Arc::new(Shared::new(vitals, cores)),
             crews: Mutex::default(),
             served: RwLock::default(),
             is_scanned: AtomicBool::new(false),
@@ -107,129 +218,197 @@ impl Models {
         self.shared.permits.clone()
     }
 
+    /// What models run on.
+    pub(super) fn cores(&self) -> &Cores {
+        &self.shared.cores
+    }
+
     /// The models that are ready, kept up to date.
     pub fn watch_ready(&self) -> watch::Receiver<Vec<Id>> {
         self.ready.subscribe()
     }
 
-    /// Loads what the repository at `dir` holds, on a thread of its own. A model that does not load costs only
-    /// itself. Without models ONNX Runtime is not loaded at all.
-    ///
-    /// # Errors
-    /// When the thread cannot be started.
-    pub fn load(
-        self: &Arc<Self>,
-        dir: PathBuf,
-        onnxruntime: PathBuf,
-    ) -> std::io::Result<thread::JoinHandle<()>> {
-        let models = self.clone();
-        thread::Builder::new()
-            .name("model-loader".into())
-            .spawn(move || models.load_all(&dir, &onnxruntime))
-    }
-
-    fn load_all(&self, dir: &std::path::Path, onnxruntime: &std::path::Path) {
-        let entries = match scan(dir) {
-            Ok(entries) => entries,
-            Err(error) => {
-                error!(%error, "no models are served");
-                self.is_scanned.store(true, Ordering::Release);
-                return;
-            }
-        };
-        if entries.is_empty() {
-            info!(dir = %dir.display(), "the model repository is empty");
-        }
-        let mut good = Vec::new();
-        for (name, entry) in entries {
-            match entry {
-                Ok(entry) => {
-                    self.set(&name, entry.version, State::Loading);
-                    good.push(entry);
-                }
-                Err(error) => self.fail(&name, 0, error.to_string()),
-            }
-        }
+    /// The repository has been looked through.
+    pub(super) fn scanned(&self) {
         self.is_scanned.store(true, Ordering::Release);
-        if good.is_empty() {
-            return;
-        }
-        match Runtime::load(onnxruntime) {
-            Ok(runtime) => {
-                let runtime = Arc::new(runtime);
-                for entry in good {
-                    let load = loading(runtime.clone(), entry.clone());
-                    self.load_one(&entry, load);
-                }
-            }
-            Err(error) => {
-                for entry in good {
-                    self.fail(&entry.name, entry.version, error.to_string());
-                }
-            }
-        }
     }
 
-    fn load_one(&self, entry: &ModelEntry, load: Load) {
-        let started = Instant::now();
-        let statistics = self.statistics(&entry.name);
+    /// Names of all models that are known.
+    pub(super) fn names(&self) -> Vec<Id> {
+        self.served.read().keys().cloned().collect()
+    }
+
+    /// Starts the threads of a version; what it is once [`Models::ready`] says so.
+    pub(super) fn start(&self, entry: &ModelEntry, load: Load) -> Result<Started, String> {
+        let statistics = self.version_statistics(&entry.name, entry.version);
+        let (policy, batching) = batching::wish(&entry.config);
         let work = Work {
             model: entry.name.clone(),
             version: entry.version,
-            queue_size: entry.config.max_queue_size,
+            policy,
+            batching,
             instances: entry.config.instances,
             load,
             load_again: LOAD_AGAIN,
-            statistics,
+            statistics: statistics.clone(),
         };
-        match Crew::start(work, self.shared.clone()) {
-            Ok((crew, queue)) => {
-                self.crews.lock().insert(entry.name.clone(), crew);
-                info!(
-                    model = %entry.name,
-                    version = entry.version,
-                    load_ms = started.elapsed().as_millis(),
-                    "serving model"
-                );
-                self.set(&entry.name, entry.version, State::Ready(queue));
-                self.ready
-                    .send_modify(|ready| ready.push(entry.name.clone()));
+        let (crew, queue) = Crew::start(work, self.shared.clone())?;
+        let mut crews = self.crews.lock();
+        let crews = crews.entry(entry.name.clone()).or_default();
+        crews.retain(|crew| !crew.has_ended());
+        crews.push(crew);
+        Ok(Started { queue, statistics })
+    }
+
+    /// A version is being loaded; a copy of it that serves goes on.
+    pub(super) fn loading(&self, name: &Id, version: u64) {
+        self.change(name, |model| {
+            model.is_unloaded = false;
+            let version = model.versions.entry(version).or_default();
+            if !matches!(version.state, State::Ready(_)) {
+                version.state = State::Loading;
             }
-            Err(why) => self.fail(&entry.name, entry.version, why),
-        }
+        });
     }
 
-    fn fail(&self, name: &Id, version: u64, why: String) {
-        error!(model = %name, version, why, "model is not served");
-        self.set(name, version, State::Failed(why));
+    /// A version takes requests from now on. A copy of it that did so ends with those that it has.
+    pub(super) fn ready(&self, name: &Id, version: u64, started: Started, signature: Signature) {
+        let Started { queue, statistics } = started;
+        self.change(name, |model| {
+            let state = State::Ready(Ready {
+                queue,
+                signature,
+                statistics,
+            });
+            let version_now = Version {
+                state,
+                trouble: None,
+            };
+            model.versions.insert(version, version_now);
+        });
     }
 
-    /// Changes the state of a model; what it has done goes on being counted.
-    fn set(&self, name: &Id, version: u64, state: State) {
-        let served = Served {
-            version,
-            state,
-            statistics: self.statistics(name),
-        };
-        self.served.write().insert(name.clone(), served);
+    /// A version could not be loaded; a copy of it that serves goes on. Whether that is news.
+    pub(super) fn failed(&self, name: &Id, version: u64, why: &str) -> bool {
+        self.change(name, |model| {
+            let version = model.versions.entry(version).or_default();
+            let before = version.trouble.replace(why.to_owned());
+            if matches!(version.state, State::Loading) {
+                version.state = State::Failed;
+            }
+            before.as_deref() != Some(why)
+        })
     }
 
-    fn statistics(&self, name: &Id) -> Arc<Statistics> {
+    /// A version takes no requests any more; it ends with those that it has.
+    pub(super) fn retire(&self, name: &Id, version: u64) {
+        self.change(name, |model| model.versions.remove(&version));
+    }
+
+    /// Forgets versions that neither serve nor lie in the repository.
+    pub(super) fn keep_versions(&self, name: &Id, available: &BTreeSet<u64>) {
+        self.change(name, |model| {
+            model.versions.retain(|version, it| {
+                available.contains(version) || matches!(it.state, State::Ready(_))
+            });
+        });
+    }
+
+    /// What is wrong with a model's folder or settings, if anything is.
+    pub(super) fn in_trouble(&self, name: &Id, trouble: Option<String>) {
+        self.change(name, |model| {
+            let is_news = model.trouble != trouble;
+            let serves = model.ready().next().is_some();
+            match trouble.as_ref().filter(|_| is_news) {
+                Some(why) if serves => {
+                    error!(model = %name, why, "the model's folder is in trouble; what serves goes on");
+                }
+                Some(why) => error!(model = %name, why, "model is not served"),
+                None => {}
+            }
+            model.trouble = trouble;
+        });
+    }
+
+    /// An admin has given a model up.
+    pub(super) fn unloaded(&self, name: &Id) {
+        self.change(name, |model| {
+            model.versions.clear();
+            model.trouble = None;
+            model.is_unloaded = true;
+        });
+    }
+
+    /// The model has gone from the repository.
+    pub(super) fn forget(&self, name: &Id) {
+        self.served.write().remove(name);
+        self.tell_ready();
+    }
+
+    /// Versions of a model that take requests.
+    pub(super) fn serving(&self, name: &Id) -> BTreeSet<u64> {
         let served = self.served.read();
-        served
-            .get(name)
-            .map_or_else(Arc::default, |model| model.statistics.clone())
+        let versions = served.get(name).map(Served::ready);
+        versions
+            .into_iter()
+            .flatten()
+            .map(|(version, _)| version)
+            .collect()
+    }
+
+    fn change<T>(&self, name: &Id, change: impl FnOnce(&mut Served) -> T) -> T {
+        let changed = change(self.served.write().entry(name.clone()).or_default());
+        self.tell_ready();
+        changed
+    }
+
+    /// Tells who waits for it which models take requests.
+    fn tell_ready(&self) {
+        let served = self.served.read();
+        let is_ready = |model: &Served| model.ready().next().is_some();
+        let ready: Vec<Id> = served
+            .iter()
+            .filter(|(_, model)| is_ready(model))
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.ready.send_if_modified(|known| {
+            let is_news = *known != ready;
+            *known = ready;
+            is_news
+        });
+    }
+
+    /// The threads of a model's versions, of those too that are given up and have not ended.
+    fn crews(&self, name: &Id) -> Vec<Arc<Crew>> {
+        self.crews.lock().get(name).cloned().unwrap_or_default()
+    }
+
+    /// What a version has done; a copy that takes its place goes on counting.
+    fn version_statistics(&self, name: &Id, version: u64) -> Arc<Statistics> {
+        let served = self.served.read();
+        let model = served.get(name);
+        let mut ready = model.into_iter().flat_map(Served::ready);
+        match ready.find(|(ready, _)| *ready == version) {
+            Some((_, ready)) => ready.statistics.clone(),
+            None => {
+                let whole = model.map_or_else(Arc::default, |model| model.statistics.clone());
+                Arc::new(Statistics::of_version(whole))
+            }
+        }
     }
 
     /// Counts a request for this model that was refused before it came to its queue.
     pub fn refused(&self, name: &Id, status: Status) {
         if let Some(model) = self.served.read().get(name) {
-            model.statistics.ended(status);
+            let ready = model.ready().next_back();
+            let statistics = ready.map_or(&model.statistics, |(_, ready)| &ready.statistics);
+            statistics.ended(status);
         }
     }
 
-    /// Gives a job to its model, or answers why not.
-    pub fn queue(&self, name: &Id, job: Job) {
+    /// Gives a job to a version of its model, or answers why not. Without a version it is the highest that takes
+    /// requests.
+    pub fn queue(&self, name: &Id, version: Option<u64>, job: Job) {
         let served = self.served.read();
         let Some(model) = served.get(name) else {
             if !self.is_scanned.load(Ordering::Acquire) {
@@ -241,55 +420,46 @@ impl Models {
             refuse(job, Status::NotFound, &why, None, None);
             return;
         };
-        let statistics = Some(&*model.statistics);
-        match &model.state {
-            State::Loading => {
-                let why = format!("the model {name} is warming up");
-                refuse(
-                    job,
-                    Status::Unavailable,
-                    &why,
-                    Some(WARM_UP_RETRY),
-                    statistics,
-                );
+        let ready = match version {
+            None => model.ready().next_back(),
+            Some(version) => model.ready().find(|(ready, _)| *ready == version),
+        };
+        match ready {
+            Some((_, ready)) => ready.queue.push(job),
+            None => {
+                let (status, why) = model.why_not(name, version);
+                let retry = (status == Status::Unavailable).then_some(WARM_UP_RETRY);
+                refuse(job, status, &why, retry, Some(&*model.statistics));
             }
-            State::Failed(why) => {
-                let why = format!("the model {name} could not be loaded: {why}");
-                refuse(job, Status::RuntimeFailed, &why, None, statistics);
-            }
-            State::Ready(queue) => match queue.try_send(job) {
-                Ok(()) => {}
-                Err(TrySendError::Full(job)) => {
-                    let why = format!("the queue of the model {name} is full");
-                    let retry = drain_time(queue.len(), &model.statistics);
-                    refuse(job, Status::Unavailable, &why, Some(retry), statistics);
-                }
-                Err(TrySendError::Disconnected(job)) => {
-                    let why = format!("the threads of the model {name} have ended");
-                    refuse(job, Status::RuntimeFailed, &why, None, statistics);
-                }
-            },
         }
     }
 
     /// What is known of each model, by name.
     #[must_use]
     pub fn report(&self) -> Vec<ModelReport> {
-        self.served
-            .read()
-            .iter()
-            .map(|(name, served)| ModelReport {
+        let report = |(name, model): (&Id, &Served)| {
+            let (version, state) = model.summary();
+            ModelReport {
                 name: name.clone(),
-                version: served.version,
-                state: match &served.state {
-                    State::Loading => ModelState::Loading,
-                    State::Ready(_) => ModelState::Ready,
-                    State::Failed(why) => ModelState::Failed(why.clone()),
-                },
-                statistics: served.statistics.clone(),
-            })
-            .collect()
+                version,
+                state,
+                failed: model.failures().rfind(|(failed, _)| *failed >= version),
+                waiting: model.ready().map(|(_, ready)| ready.waiting()).sum(),
+                statistics: model.statistics.clone(),
+            }
+        };
+        self.served.read().iter().map(report).collect()
     }
+
+    /// What the catalogue reads.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&BTreeMap<Id, Served>) -> T) -> T {
+        look(&self.served.read())
+    }
+}
+
+fn could_not(name: &Id, why: &str) -> (Status, String) {
+    let why = format!("the model {name} could not be loaded: {why}");
+    (Status::RuntimeFailed, why)
 }
 
 impl Default for Models {
@@ -313,39 +483,15 @@ fn refuse(
     job.reply.send(outcome);
 }
 
-/// Time in which `waiting` jobs will have run, by the mean of all so far; between 10 ms and 10 s.
-fn drain_time(waiting: usize, statistics: &Statistics) -> Duration {
-    let (_, compute_us) = statistics.totals_us();
-    let ran: u64 = statistics
-        .outcomes()
-        .filter(|(status, _)| *status == Status::Ok)
-        .map(|(_, count)| count)
-        .sum();
-    let mean_us = compute_us / ran.max(1);
-    Duration::from_micros(mean_us.saturating_mul(waiting as u64))
-        .clamp(Duration::from_millis(10), Duration::from_secs(10))
-}
-
-/// Loads copies of a model, now and when a thread of it is replaced.
-fn loading(runtime: Arc<Runtime>, entry: ModelEntry) -> Load {
-    Arc::new(move || {
-        let session = runtime.session(&entry).map_err(|error| error.to_string())?;
-        let model = Model::new(session, &entry).map_err(|error| error.to_string())?;
-        Ok(Box::new(model) as Box<dyn Run>)
-    })
-}
-
 impl Workers for Models {
     fn stop(&self, worker: &WorkerId) {
-        let crew = self.crews.lock().get(&worker.model).cloned();
-        if let Some(crew) = crew {
+        for crew in self.crews(&worker.model) {
             crew.stop(worker);
         }
     }
 
     fn replace(&self, worker: &WorkerId) {
-        let crew = self.crews.lock().get(&worker.model).cloned();
-        if let Some(crew) = crew {
+        for crew in self.crews(&worker.model) {
             crew.replace(worker);
         }
     }
@@ -361,10 +507,10 @@ impl Workers for Models {
         let served = self.served.read();
         let mut ready = 0;
         for model in served.values() {
-            match model.state {
-                State::Loading => return None,
-                State::Ready(_) => ready += 1,
-                State::Failed(_) => {}
+            match model.summary().1 {
+                ModelState::Loading => return None,
+                ModelState::Ready => ready += 1,
+                ModelState::Failed(_) | ModelState::Unloaded => {}
             }
         }
         Some(ready)
@@ -373,50 +519,74 @@ impl Workers for Models {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::{sync::mpsc, time::Instant};
 
     use edge_protocol::oip::Encoding;
 
     use super::*;
-    use crate::inference::Reply;
+    use crate::inference::{Library, Loader, Reply, queue::Line, schedule::Policy};
 
-    fn ask(models: &Models, name: &Id) -> Outcome {
+    fn job() -> (Job, mpsc::Receiver<Outcome>) {
         let (sender, outcome) = mpsc::channel();
         let now = Instant::now();
-        let reply = Reply::new(Encoding::Json, move |outcome| sender.send(outcome).unwrap());
-        models.queue(
-            name,
-            Job {
-                body: "{}".into(),
-                encoding: Encoding::Json,
-                arrived: now,
-                deadline: now + Duration::from_secs(1),
-                reply,
-            },
-        );
+        let job = Job {
+            client: Id::new("sensor-1").unwrap(),
+            body: "{}".into(),
+            encoding: Encoding::Json,
+            arrived: now,
+            deadline: now + Duration::from_secs(1),
+            reply: Reply::new(Encoding::Json, move |outcome| {
+                sender.send(outcome).ok();
+            }),
+        };
+        (job, outcome)
+    }
+
+    fn ask(models: &Models, name: &Id, version: Option<u64>) -> Outcome {
+        let (job, outcome) = job();
+        models.queue(name, version, job);
         outcome.recv().unwrap()
+    }
+
+    fn digits() -> Id {
+        Id::new("digits").unwrap()
+    }
+
+    fn serve(models: &Models, version: u64) -> Arc<Line> {
+        let statistics = models.version_statistics(&digits(), version);
+        let queue = Queue::new(digits(), Policy::default(), statistics.clone());
+        let line = queue.line();
+        let started = Started { queue, statistics };
+        models.ready(&digits(), version, started, Signature::default());
+        line
     }
 
     /// The broker delivers what it kept as soon as the box is back: a 404 then would be final.
     #[test]
     fn a_model_is_unknown_only_after_the_repository_was_read() {
-        let (models, name) = (Arc::new(Models::new()), Id::new("digits").unwrap());
-        let early = ask(&models, &name);
+        let models = Arc::new(Models::new());
+        let early = ask(&models, &digits(), None);
         assert_eq!(early.status, Status::Unavailable);
         assert_eq!(early.retry_after, Some(WARM_UP_RETRY));
         let empty = tempfile::tempdir().unwrap();
-        let loader = models.load(empty.path().to_owned(), "nowhere.so".into());
-        loader.unwrap().join().unwrap();
-        assert_eq!(ask(&models, &name).status, Status::NotFound);
+        let library = Library {
+            dir: empty.path().to_owned(),
+            onnxruntime: "nowhere.so".into(),
+        };
+        let loader = Loader::start(models.clone(), library).unwrap();
+        let (done, is_done) = mpsc::channel();
+        loader.unload(digits(), Box::new(move |result| done.send(result).unwrap()));
+        is_done.recv().unwrap().unwrap_err();
+        assert_eq!(ask(&models, &digits(), None).status, Status::NotFound);
     }
 
     #[test]
     fn what_was_refused_while_loading_stays_counted() {
-        let (models, name) = (Models::new(), Id::new("digits").unwrap());
-        models.set(&name, 1, State::Loading);
-        assert_eq!(ask(&models, &name).status, Status::Unavailable);
+        let (models, name) = (Models::new(), digits());
+        models.loading(&name, 1);
+        assert_eq!(ask(&models, &name, None).status, Status::Unavailable);
         models.refused(&name, Status::TooLarge);
-        models.fail(&name, 1, "no runtime".into());
+        models.failed(&name, 1, "no runtime");
         let report = models.report();
         let count = |status| {
             report[0]
@@ -428,5 +598,72 @@ mod tests {
         };
         assert_eq!(count(Status::Unavailable), 1);
         assert_eq!(count(Status::TooLarge), 1);
+    }
+
+    #[test]
+    fn a_request_gets_the_version_that_it_names_or_the_highest() {
+        let models = Models::new();
+        let (one, two) = (serve(&models, 1), serve(&models, 2));
+        models.queue(&digits(), None, job().0);
+        models.queue(&digits(), Some(1), job().0);
+        assert_eq!((one.waiting(), two.waiting()), (1, 1));
+        let unknown = ask(&models, &digits(), Some(3));
+        assert_eq!(unknown.status, Status::NotFound);
+        assert!(unknown.message.contains("no version 3"), "{unknown:?}");
+    }
+
+    #[test]
+    fn the_old_version_keeps_what_it_has_and_gets_no_more() {
+        let models = Models::new();
+        let mut ready = models.watch_ready();
+        let one = serve(&models, 1);
+        assert_eq!(*ready.borrow_and_update(), [digits()]);
+        models.queue(&digits(), None, job().0);
+        models.loading(&digits(), 2);
+        assert!(!ready.has_changed().unwrap(), "one version serves");
+        let two = serve(&models, 2);
+        models.retire(&digits(), 1);
+        models.queue(&digits(), None, job().0);
+        assert_eq!((one.waiting(), two.waiting()), (1, 1));
+        assert!(one.is_closed(), "its threads end after what it has");
+        assert!(!ready.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_version_that_fails_leaves_the_old_one_serving_and_is_reported() {
+        let models = Models::new();
+        let _one = serve(&models, 1);
+        models.loading(&digits(), 2);
+        assert!(models.failed(&digits(), 2, "bad graph"), "that is news");
+        assert!(
+            !models.failed(&digits(), 2, "bad graph"),
+            "and then it is none"
+        );
+        let report = models.report().remove(0);
+        assert_eq!((report.version, report.state), (1, ModelState::Ready));
+        assert_eq!(report.failed, Some((2, "bad graph".to_owned())));
+        let two = ask(&models, &digits(), Some(2));
+        assert_eq!(two.status, Status::RuntimeFailed);
+        assert!(two.message.contains("bad graph"), "{two:?}");
+    }
+
+    #[test]
+    fn a_model_that_was_unloaded_may_come_back() {
+        let models = Models::new();
+        let mut ready = models.watch_ready();
+        let one = serve(&models, 1);
+        ready.borrow_and_update();
+        models.unloaded(&digits());
+        assert!(one.is_closed(), "its queue has ended");
+        assert!(ready.borrow_and_update().is_empty());
+        let refused = ask(&models, &digits(), None);
+        assert_eq!(
+            refused.status,
+            Status::Unavailable,
+            "another box may serve it"
+        );
+        assert_eq!(models.report()[0].state, ModelState::Unloaded);
+        models.loading(&digits(), 1);
+        assert_eq!(models.report()[0].state, ModelState::Loading);
     }
 }

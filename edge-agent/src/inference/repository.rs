@@ -1,17 +1,26 @@
 //! The model repository on disk, as Triton lays it out: `DIR/{model}/{version}/model.onnx`, and beside the versions
-//! an optional `model.toml`.
+//! an optional `model.toml`. Says what lies there.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use edge_protocol::Id;
-use serde::Deserialize;
 
-/// A model found in the repository.
+use super::model_config::{ConfigError, ModelConfig, VersionPolicy};
+
+/// Name of a version's graph.
+const GRAPH: &str = "model.onnx";
+
+/// A version of a model, with what it takes to load it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelEntry {
     /// Name of the model: that of its folder.
     pub name: Id,
-    /// Highest version that has a `model.onnx`.
+    /// Its version.
     pub version: u64,
     /// Its graph.
     pub graph: PathBuf,
@@ -19,32 +28,35 @@ pub struct ModelEntry {
     pub config: ModelConfig,
 }
 
-/// `model.toml`: how a model is served.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ModelConfig {
-    /// Requests that may wait; more are refused with 503.
-    pub max_queue_size: usize,
-    /// Copies of the model that run side by side.
-    pub instances: usize,
-    /// Threads that one run uses.
-    pub intra_op_threads: usize,
-    /// Whether inputs may hold NaN and infinities; otherwise they are refused with 400.
-    pub allow_non_finite: bool,
-    /// Names of the classes, for people.
-    pub labels: Vec<String>,
+/// A model's folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFolder {
+    /// Name of the model: that of the folder.
+    pub name: Id,
+    /// Its settings.
+    pub config: ModelConfig,
+    /// Its versions that have a graph; at least one.
+    pub versions: BTreeMap<u64, VersionFolder>,
 }
 
-impl Default for ModelConfig {
-    fn default() -> Self {
-        Self {
-            max_queue_size: 128,
-            instances: 1,
-            intra_op_threads: 1,
-            allow_non_finite: false,
-            labels: Vec::new(),
-        }
-    }
+/// A version's folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VersionFolder {
+    /// The folder.
+    pub path: PathBuf,
+    /// The graph in it.
+    pub graph: PathBuf,
+    /// Which file the graph is: another one has another mark.
+    pub mark: Mark,
+}
+
+/// Tells a file from one that was later put in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: Option<SystemTime>,
 }
 
 /// What is wrong with the repository or a model in it.
@@ -58,26 +70,9 @@ pub enum RepositoryError {
         /// The cause.
         source: std::io::Error,
     },
-    /// A model's settings are not understood.
-    #[error("cannot understand {path}: {source}")]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// Where and what.
-        source: Box<toml::de::Error>,
-    },
-    /// A setting out of its range.
-    #[error("{path}: {key} must lie between {min} and {max}")]
-    Range {
-        /// The file.
-        path: PathBuf,
-        /// The setting.
-        key: &'static str,
-        /// Smallest value.
-        min: usize,
-        /// Largest value.
-        max: usize,
-    },
+    /// A model's settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A model without a version that can be loaded.
     #[error("{path} has no version: put the graph into {path}/1/model.onnx")]
     NoVersion {
@@ -86,8 +81,12 @@ pub enum RepositoryError {
     },
 }
 
+/// What is wrong with a model whose `version_policy` names none of its versions.
+pub(crate) const NONE_GIVEN: &str =
+    "none of the versions that version_policy gives in model.toml is there";
+
 /// Folders of the repository that have a model's name, in order, each with its model or with what is wrong with it.
-pub(super) type Scan = Vec<(Id, Result<ModelEntry, RepositoryError>)>;
+pub(super) type Scan = Vec<(Id, Result<ModelFolder, RepositoryError>)>;
 
 /// The models of the repository at `dir` by name, or what is wrong with each. Folders whose name is no model name
 /// are passed over.
@@ -98,60 +97,80 @@ pub fn scan(dir: &Path) -> Result<Scan, RepositoryError> {
     let mut models = Vec::new();
     for (name, path) in folders(dir)? {
         if let Ok(name) = Id::new(&name) {
-            models.push((name.clone(), read_model(name, &path)));
+            models.push((name.clone(), ModelFolder::read(name, &path)));
         }
     }
     models.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(models)
 }
 
-fn read_model(name: Id, path: &Path) -> Result<ModelEntry, RepositoryError> {
-    let (version, graph) = folders(path)?
-        .into_iter()
-        .filter_map(|(version, path)| Some((version.parse().ok()?, path.join("model.onnx"))))
-        .filter(|(version, graph): &(u64, PathBuf)| *version > 0 && graph.is_file())
-        .max()
-        .ok_or_else(|| RepositoryError::NoVersion {
-            path: path.to_owned(),
-        })?;
-    Ok(ModelEntry {
-        name,
-        version,
-        graph,
-        config: read_config(&path.join("model.toml"))?,
-    })
+impl ModelFolder {
+    /// Reads the folder at `path`.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] says what is wrong with it.
+    pub(super) fn read(name: Id, path: &Path) -> Result<Self, RepositoryError> {
+        let versions: BTreeMap<_, _> = folders(path)?
+            .into_iter()
+            .filter_map(|(version, path)| {
+                Some((version_number(&version)?, VersionFolder::find(path)?))
+            })
+            .collect();
+        if versions.is_empty() {
+            return Err(RepositoryError::NoVersion {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Self {
+            name,
+            config: ModelConfig::read(&path.join("model.toml"))?,
+            versions,
+        })
+    }
+
+    /// What it takes to load a version.
+    #[must_use]
+    pub fn entry(&self, version: u64) -> Option<ModelEntry> {
+        Some(ModelEntry {
+            name: self.name.clone(),
+            version,
+            graph: self.versions.get(&version)?.graph.clone(),
+            config: self.config.clone(),
+        })
+    }
+
+    /// The version that a request gets which names none, if it can be loaded.
+    #[must_use]
+    pub fn newest(&self) -> Option<ModelEntry> {
+        let mut versions = self.versions.keys().rev();
+        let newest = match &self.config.version_policy {
+            VersionPolicy::Latest(_) | VersionPolicy::All => versions.next(),
+            VersionPolicy::Given(given) => versions.find(|version| given.contains(version)),
+        };
+        self.entry(*newest?)
+    }
 }
 
-fn read_config(path: &Path) -> Result<ModelConfig, RepositoryError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(source) => {
-            return Err(RepositoryError::Read {
-                path: path.to_owned(),
-                source,
-            });
-        }
-    };
-    let config: ModelConfig = toml::from_str(&text).map_err(|source| RepositoryError::Config {
-        path: path.to_owned(),
-        source: Box::new(source),
-    })?;
-    for (key, value, max) in [
-        ("max_queue_size", config.max_queue_size, 512),
-        ("instances", config.instances, 16),
-        ("intra_op_threads", config.intra_op_threads, 64),
-    ] {
-        if !(1..=max).contains(&value) {
-            return Err(RepositoryError::Range {
-                path: path.to_owned(),
-                key,
-                min: 1,
-                max,
-            });
-        }
+impl VersionFolder {
+    fn find(path: PathBuf) -> Option<Self> {
+        let graph = path.join(GRAPH);
+        let metadata = std::fs::metadata(&graph)
+            .ok()
+            .filter(std::fs::Metadata::is_file)?;
+        let mark = Mark {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+        };
+        Some(Self { path, graph, mark })
     }
-    Ok(config)
+}
+
+/// The version that a folder of this name holds: a whole number from 1, without leading zeros.
+pub(super) fn version_number(name: &str) -> Option<u64> {
+    let version: u64 = name.parse().ok()?;
+    (version > 0 && version.to_string() == name).then_some(version)
 }
 
 fn folders(dir: &Path) -> Result<Vec<(String, PathBuf)>, RepositoryError> {
@@ -188,22 +207,56 @@ mod tests {
     }
 
     #[test]
-    fn takes_the_highest_version_by_number() {
+    fn versions_are_numbers_and_the_highest_is_the_newest() {
         let dir = repository(&[
             ("digits/2/model.onnx", ""),
             ("digits/10/model.onnx", ""),
+            ("digits/012/model.onnx", "12 has no leading zero"),
+            ("digits/0/model.onnx", "versions begin at 1"),
             ("digits/11/note.txt", "no graph"),
             ("digits/draft/model.onnx", "not a version"),
             ("digits/model.toml", "instances = 2"),
             ("Not A Name/1/model.onnx", ""),
         ]);
         let models = scan(dir.path()).unwrap();
-        let [(name, Ok(entry))] = models.as_slice() else {
+        let [(name, Ok(folder))] = models.as_slice() else {
             panic!("one model: {models:?}")
         };
         assert_eq!(name.as_str(), "digits");
+        let versions: Vec<_> = folder.versions.keys().copied().collect();
+        assert_eq!(versions, [2, 10]);
+        let entry = folder.newest().unwrap();
         assert_eq!(entry.version, 10);
         assert_eq!(entry.config.instances, 2);
+    }
+
+    #[test]
+    fn the_newest_version_is_one_that_is_given() {
+        let dir = repository(&[
+            ("digits/2/model.onnx", ""),
+            ("digits/3/model.onnx", ""),
+            ("digits/model.toml", "version_policy = { given = [2, 9] }"),
+        ]);
+        let models = scan(dir.path()).unwrap();
+        let folder = models[0].1.as_ref().unwrap();
+        assert_eq!(folder.newest().unwrap().version, 2);
+    }
+
+    #[test]
+    fn a_graph_that_is_replaced_has_another_mark() {
+        let dir = repository(&[("digits/1/model.onnx", "one"), ("two", "two")]);
+        let mark = || {
+            let models = scan(dir.path()).unwrap();
+            models[0].1.as_ref().unwrap().versions[&1].mark
+        };
+        let before = mark();
+        assert_eq!(mark(), before);
+        fs::rename(
+            dir.path().join("two"),
+            dir.path().join("digits/1/model.onnx"),
+        )
+        .unwrap();
+        assert_ne!(mark(), before);
     }
 
     #[test]
@@ -220,13 +273,13 @@ mod tests {
             .unwrap()
             .into_iter()
             .map(|(name, entry)| match entry {
-                Ok(entry) => format!("{name}: {}", entry.version),
+                Ok(folder) => format!("{name}: {:?}", folder.versions.keys()),
                 Err(error) => format!("{name}: {error}"),
             })
             .collect();
         assert_eq!(messages.len(), 4);
         assert!(messages[0].contains("has no version"), "{messages:?}");
-        assert_eq!(messages[1], "good: 1");
+        assert_eq!(messages[1], "good: [1]");
         assert!(messages[2].contains("instnaces"), "{messages:?}");
         assert!(
             messages[3].contains("instances must lie between 1 and 16"),

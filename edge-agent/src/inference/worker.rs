@@ -1,6 +1,7 @@
-//! The threads that compute: each owns one loaded copy of a model and takes jobs from the model's queue.
+//! The threads that compute: each owns one loaded copy of a model and takes turns from the model's queue.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -9,14 +10,20 @@ use std::{
     time::Instant,
 };
 
-use crossbeam_channel::Receiver;
 use edge_protocol::{
     Status, limit,
-    oip::{Answer, Body, Encoding, Request, Tensor},
+    oip::{Answer, Body, Tensor},
 };
 use parking_lot::Mutex;
 
-use super::{Job, Permits, Reply, Statistics, model::ModelError, permits::Permit};
+use super::{
+    Permits, Reply, Times,
+    graph::{Graph, Prepared},
+    model::ModelError,
+    permits::Permit,
+    queue::{LATE, Line, Order, Turn},
+    schedule::Receipt,
+};
 use crate::{
     health::{Pulse, WorkerId},
     outcome::Outcome,
@@ -24,8 +31,11 @@ use crate::{
 
 /// A loaded copy of a model.
 pub(super) trait Run: Send {
-    /// Runs the model: the outputs that the request wants, in the order in which it names them.
-    fn run(&mut self, request: &Request) -> Result<Vec<Tensor>, ModelError>;
+    /// What the model takes and gives.
+    fn graph(&self) -> Arc<Graph>;
+
+    /// Runs the requests together: for each the outputs that it wants, in the order in which it names them.
+    fn run(&mut self, requests: &[Prepared]) -> Result<Vec<Vec<Tensor>>, ModelError>;
 
     /// What ends a run from another thread.
     fn stopper(&self) -> Arc<dyn Stop>;
@@ -58,12 +68,18 @@ pub(super) struct Station {
 /// The run in progress.
 #[derive(Default)]
 struct Current {
-    reply: Option<Reply>,
-    permit: Option<Permit>,
+    task: Option<Task>,
     is_stopped: bool,
     is_abandoned: bool,
     /// Its thread panicked.
     is_dead: bool,
+}
+
+/// What hangs on a run: those who wait, in order, who pays, and the right to compute.
+pub(super) struct Task {
+    pub(super) replies: VecDeque<Reply>,
+    pub(super) receipt: Receipt,
+    permit: Option<Permit>,
 }
 
 impl Station {
@@ -86,147 +102,256 @@ impl Station {
         &self.worker
     }
 
-    fn begin(&self, reply: Reply, permit: Option<Permit>) {
+    /// Reads, watched. `None` when another thread has taken over meanwhile.
+    pub(super) fn read<T>(&self, read: impl FnOnce() -> T) -> Option<T> {
+        self.pulse.beat();
+        let read = read();
+        self.pulse.rest();
+        (!self.current.lock().is_abandoned).then_some(read)
+    }
+
+    fn begin(&self, task: Task) {
         let mut current = self.current.lock();
         self.stopper.reset();
         current.is_stopped = false;
-        current.reply = Some(reply);
-        current.permit = permit;
+        current.task = Some(task);
         self.pulse.beat();
     }
 
     /// Tells the run in progress, and no later one, to end.
     pub(super) fn stop(&self) {
         let mut current = self.current.lock();
-        if current.reply.is_some() {
+        if current.task.is_some() {
             current.is_stopped = true;
             self.stopper.stop();
         }
     }
 
-    /// The run has ended: who waits for it, and whether it was told to. None when another thread has taken over.
-    fn end(&self) -> Option<(Reply, bool)> {
+    /// The run has ended: what hangs on it, and whether it was told to. `None` when another thread has taken over.
+    fn end(&self) -> Option<(Task, bool)> {
         let mut current = self.current.lock();
         self.pulse.rest();
-        current.permit = None;
-        let reply = current.reply.take()?;
-        Some((reply, current.is_stopped))
+        let task = current.task.take()?;
+        Some((task, current.is_stopped))
     }
 
-    /// Gives the thread up: who waits for it, if anybody does.
-    pub(super) fn abandon(&self) -> Option<Reply> {
+    /// Gives the thread up: what hangs on its run, if it runs.
+    pub(super) fn abandon(&self) -> Option<Task> {
         let mut current = self.current.lock();
         current.is_abandoned = true;
-        // What it goes on computing must not keep the others from it.
-        current.permit = None;
         if !current.is_dead {
             self.abandoned.fetch_add(1, Ordering::Relaxed);
         }
-        current.reply.take()
+        let mut task = current.task.take()?;
+        // What it goes on computing must not keep the others from it.
+        task.permit = None;
+        Some(task)
     }
 }
 
 /// Notes the end of a worker's thread, however it comes.
-struct Leaving<'a>(&'a Station);
+struct Leaving<'a> {
+    station: &'a Station,
+    line: &'a Line,
+}
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        let mut current = self.0.current.lock();
+        let mut current = self.station.current.lock();
         if current.is_abandoned {
-            self.0.abandoned.fetch_sub(1, Ordering::Relaxed);
+            self.station.abandoned.fetch_sub(1, Ordering::Relaxed);
         }
         if thread::panicking() {
             // The pulse stays busy, so that health puts another thread in this one's place.
             current.is_dead = true;
         } else {
-            self.0.pulse.rest();
+            self.station.pulse.rest();
         }
-        let reply = current.reply.take();
+        let task = current.task.take();
         drop(current);
-        // Answers with 500.
-        drop(reply);
+        if let Some(Task {
+            replies, receipt, ..
+        }) = task
+        {
+            self.line.ran(receipt, None);
+            // Answers with 500.
+            drop(replies);
+        }
     }
 }
 
-/// Takes jobs until the queue's other end is gone, or another thread has taken over.
+/// Takes turns until the queue's other end is gone, or another thread has taken over.
 pub(super) fn work(
     model: &mut dyn Run,
     identity: &Identity,
-    jobs: &Receiver<Job>,
+    line: &Line,
     permits: &Arc<Permits>,
-    statistics: &Arc<Statistics>,
     station: &Station,
 ) {
-    let _leaving = Leaving(station);
-    while let Ok(job) = jobs.recv() {
-        // None once the deadline has passed; then the run says so.
-        let permit = permits.take(job.deadline);
-        let (order, reply) = job.split();
-        station.begin(reply, permit);
-        let outcome = run(model, identity, &order, statistics);
-        let Some((reply, is_stopped)) = station.end() else {
+    let _leaving = Leaving { station, line };
+    let graph = model.graph();
+    let mut worker = Worker {
+        model,
+        identity,
+        line,
+        station,
+    };
+    while let Some(turn) = line.next(&graph, permits, station) {
+        if worker.take_turn(turn).is_none() {
+            return;
+        }
+    }
+}
+
+struct Worker<'a> {
+    model: &'a mut dyn Run,
+    identity: &'a Identity,
+    line: &'a Line,
+    station: &'a Station,
+}
+
+/// Why requests failed.
+struct Failure {
+    status: Status,
+    why: String,
+    /// The outputs have not the rows of the inputs.
+    is_no_batch: bool,
+}
+
+impl Worker<'_> {
+    /// Runs the requests of a turn and answers them. `None` when another thread has taken over.
+    fn take_turn(&mut self, turn: Turn) -> Option<()> {
+        let Turn {
+            requests,
+            orders,
+            replies,
+            receipt,
+            permit,
+        } = turn;
+        let began = Instant::now();
+        let mut task = Task {
+            replies: replies.into(),
+            receipt,
+            permit,
+        };
+        let mut result;
+        (task, result) = self.run(&requests, &orders, task)?;
+        if let Err(failure) = &result
+            && requests.len() > 1
+        {
+            if failure.is_no_batch {
+                self.line.stop_batching(&failure.why);
+            }
+            // One of them may be at fault: it costs only itself.
+            for (request, order) in requests.iter().zip(&orders) {
+                let (request, order) = (std::slice::from_ref(request), std::slice::from_ref(order));
+                (task, result) = self.run(request, order, task)?;
+                self.give_up(order, &mut task, result);
+            }
+        } else {
+            self.give_up(&orders, &mut task, result);
+        }
+        self.line.ran(task.receipt, Some(began.elapsed()));
+        Some(())
+    }
+
+    /// Runs requests together and answers them, unless they fail. `None` when another thread has taken over.
+    fn run(
+        &mut self,
+        requests: &[Prepared],
+        orders: &[Order],
+        task: Task,
+    ) -> Option<(Task, Result<(), Failure>)> {
+        let began = Instant::now();
+        if orders.iter().all(|order| order.deadline <= began) {
+            let (status, why) = (Status::DeadlinePassed, LATE.to_owned());
+            let is_no_batch = false;
+            return Some((
+                task,
+                Err(Failure {
+                    status,
+                    why,
+                    is_no_batch,
+                }),
+            ));
+        }
+        self.station.begin(task);
+        let outputs = self.model.run(requests);
+        let took = began.elapsed();
+        let (mut task, is_stopped) = self.station.end()?;
+        let outputs = match outputs {
+            Ok(outputs) => outputs,
+            Err(error) => return Some((task, Err(Failure::new(&error, is_stopped)))),
+        };
+        let statistics = self.line.statistics();
+        statistics.executed(requests.iter().map(|request| request.rows).sum());
+        for ((outputs, request), order) in outputs.into_iter().zip(requests).zip(orders) {
+            let before = Instant::now();
+            let mut outcome = self.outcome(outputs, request, *order);
+            let written = Instant::now();
+            let waited = began.saturating_duration_since(order.arrived);
+            let times = Times {
+                queue: waited.saturating_sub(order.reading),
+                input: order.reading,
+                infer: took,
+                output: written - before,
+                total: written.saturating_duration_since(order.arrived),
+            };
+            statistics.ran(&times);
+            outcome.times = Some(times);
+            if let Some(reply) = task.replies.pop_front() {
+                self.line.answer(reply, outcome);
+            }
+        }
+        Some((task, Ok(())))
+    }
+
+    /// Answers those whose run failed.
+    fn give_up(&self, orders: &[Order], task: &mut Task, result: Result<(), Failure>) {
+        let Err(Failure { status, why, .. }) = result else {
             return;
         };
-        let outcome = outcome.unwrap_or_else(|(status, why)| {
-            if is_stopped {
-                let why = format!("the model was stopped, since it ran for too long: {why}");
-                return Outcome::failure(Status::RuntimeFailed, &why, order.encoding);
+        for order in orders {
+            if let Some(reply) = task.replies.pop_front() {
+                self.line
+                    .answer(reply, Outcome::failure(status, &why, order.encoding));
             }
-            Outcome::failure(status, &why, order.encoding)
-        });
-        statistics.ended(outcome.status);
-        reply.send(outcome);
+        }
+    }
+
+    fn outcome(&self, outputs: Vec<Tensor>, request: &Prepared, order: Order) -> Outcome {
+        let answer = Answer {
+            model_name: self.identity.name.clone(),
+            model_version: Some(self.identity.version.clone()),
+            id: request.request.id.clone(),
+            outputs,
+        };
+        let body = answer
+            .encode(&request.request, order.encoding)
+            .map_err(|error| (Status::RuntimeFailed, error.to_string()));
+        let outcome = body.and_then(sendable);
+        outcome.unwrap_or_else(|(status, why)| Outcome::failure(status, &why, order.encoding))
     }
 }
 
-/// A job without who waits for it.
-pub(super) struct Order {
-    pub(super) body: bytes::Bytes,
-    pub(super) encoding: Encoding,
-    pub(super) arrived: Instant,
-    pub(super) deadline: Instant,
-}
-
-fn run(
-    model: &mut dyn Run,
-    identity: &Identity,
-    job: &Order,
-    statistics: &Statistics,
-) -> Result<Outcome, (Status, String)> {
-    let late = || {
-        let why = "the deadline passed while the request waited".to_owned();
-        (Status::DeadlinePassed, why)
-    };
-    let started = Instant::now();
-    if started >= job.deadline {
-        return Err(late());
-    }
-    let request = Request::decode(&job.body, job.encoding)
-        .map_err(|error| (Status::BadRequest, error.to_string()))?;
-    let timeout = request.timeout_us.map(std::time::Duration::from_micros);
-    if timeout.is_some_and(|timeout| job.arrived.elapsed() >= timeout) {
-        return Err(late());
-    }
-    let before = Instant::now();
-    let outputs = model.run(&request).map_err(|error| {
-        let status = if error.is_the_requests_fault() {
+impl Failure {
+    fn new(error: &ModelError, is_stopped: bool) -> Self {
+        let status = if error.is_the_requests_fault() && !is_stopped {
             Status::BadRequest
         } else {
             Status::RuntimeFailed
         };
-        (status, error.to_string())
-    })?;
-    statistics.ran(started - job.arrived, before.elapsed());
-    let answer = Answer {
-        model_name: identity.name.clone(),
-        model_version: Some(identity.version.clone()),
-        id: request.id.clone(),
-        outputs,
-    };
-    let body = answer
-        .encode(&request, job.encoding)
-        .map_err(|error| (Status::RuntimeFailed, error.to_string()))?;
-    sendable(body)
+        let why = if is_stopped {
+            format!("the model was stopped, since it ran for too long: {error}")
+        } else {
+            error.to_string()
+        };
+        Self {
+            status,
+            why,
+            is_no_batch: matches!(error, ModelError::Rows { .. }),
+        }
+    }
 }
 
 /// Refuses a body that no packet can carry: the broker would end the connection at each attempt to send it.

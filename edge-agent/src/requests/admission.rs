@@ -10,7 +10,7 @@ use edge_protocol::{
     limit,
     oip::Encoding,
     property,
-    topic::{InferTopic, ReplyRoot, Target},
+    topic::{InferTopic, OpTopic, ReplyRoot, Target},
 };
 use rumqttc::v5::mqttbytes::{
     QoS,
@@ -32,11 +32,20 @@ pub struct ReplyTo {
     pub encoding: Encoding,
 }
 
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Purpose {
+    /// Inference with this model.
+    Infer(Id),
+    /// The operation of this name, which there need not be.
+    Operate(Id),
+}
+
 /// A request whose frame is in order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// The model asked for.
-    pub model: Id,
+    /// What it asks for.
+    pub purpose: Purpose,
     /// The sender.
     pub client: Id,
     /// Where the answer goes.
@@ -54,8 +63,8 @@ pub enum Admission {
     Accept(Request),
     /// A request to refuse with an answer.
     Refuse {
-        /// The model asked for.
-        model: Id,
+        /// What was asked for.
+        purpose: Purpose,
         /// Where the answer goes.
         reply: ReplyTo,
         /// Why, as a code.
@@ -104,29 +113,36 @@ impl DropReason {
 /// Reads what arrived on one of the topics of `box_id` in `region`.
 #[must_use]
 pub fn read(publish: &Publish, region: &Id, box_id: &Id) -> Admission {
-    let Some((model, client)) = sender(&publish.topic, region, box_id) else {
+    let Some((purpose, client)) = sender(&publish.topic, region, box_id) else {
         return Admission::Drop(DropReason::Topic);
     };
     let absent = PublishProperties::default();
     let properties = publish.properties.as_ref().unwrap_or(&absent);
     match &properties.response_topic {
         Some(topic) => match check_reply(region, &client, topic) {
-            Ok(()) => read_mqtt5(publish, properties, topic, model, client),
+            Ok(()) => read_mqtt5(publish, properties, topic, purpose, client),
             Err(reason) => Admission::Drop(reason),
         },
-        None => read_envelope(publish, region, model, client),
+        None => read_envelope(publish, region, purpose, client),
     }
 }
 
-fn sender(topic: &[u8], region: &Id, box_id: &Id) -> Option<(Id, Id)> {
-    let topic = InferTopic::parse(std::str::from_utf8(topic).ok()?).ok()?;
+fn sender(topic: &[u8], region: &Id, box_id: &Id) -> Option<(Purpose, Id)> {
+    let topic = std::str::from_utf8(topic).ok()?;
+    if let Ok(topic) = OpTopic::parse(topic) {
+        let is_for_us = topic.region == region.as_str() && topic.box_id == box_id.as_str();
+        let purpose = Purpose::Operate(Id::new(topic.operation).ok()?);
+        return Some((purpose, Id::new(topic.client).ok()?)).filter(|_| is_for_us);
+    }
+    let topic = InferTopic::parse(topic).ok()?;
     let is_for_us = topic.region == region.as_str()
         && match topic.target {
             Target::Any => true,
             Target::Box(id) => id == box_id.as_str(),
         };
     if is_for_us {
-        Some((Id::new(topic.model).ok()?, Id::new(topic.client).ok()?))
+        let purpose = Purpose::Infer(Id::new(topic.model).ok()?);
+        Some((purpose, Id::new(topic.client).ok()?))
     } else {
         None
     }
@@ -147,7 +163,7 @@ fn read_mqtt5(
     publish: &Publish,
     properties: &PublishProperties,
     reply_topic: &str,
-    model: Id,
+    purpose: Purpose,
     client: Id,
 ) -> Admission {
     let header_length = properties
@@ -155,7 +171,11 @@ fn read_mqtt5(
         .iter()
         .find(|(name, _)| name == property::INFERENCE_HEADER_CONTENT_LENGTH)
         .map(|(_, value)| value.as_str());
-    let encoding = Encoding::from_properties(properties.content_type.as_deref(), header_length);
+    let encoding = match (&purpose, properties.content_type.as_deref()) {
+        // Most operations have no body that could be of any type.
+        (Purpose::Operate(_), None) => Ok(Encoding::Json),
+        (_, content_type) => Encoding::from_properties(content_type, header_length),
+    };
     let reply = ReplyTo {
         topic: reply_topic.to_owned(),
         // A copy, since the client library's bytes keep the whole packet in memory.
@@ -169,7 +189,7 @@ fn read_mqtt5(
         encoding: *encoding.as_ref().unwrap_or(&Encoding::Json),
     };
     let refuse = |status, message: String| Admission::Refuse {
-        model: model.clone(),
+        purpose: purpose.clone(),
         reply: reply.clone(),
         status,
         message,
@@ -185,7 +205,7 @@ fn read_mqtt5(
     };
     let expires_in = Duration::from_secs(expiry_s.into());
     check(Request {
-        model,
+        purpose,
         client,
         reply: reply.clone(),
         expires_in,
@@ -193,7 +213,7 @@ fn read_mqtt5(
     })
 }
 
-fn read_envelope(publish: &Publish, region: &Id, model: Id, client: Id) -> Admission {
+fn read_envelope(publish: &Publish, region: &Id, purpose: Purpose, client: Id) -> Admission {
     // Base64 grows by a third, and an envelope that is larger than that cannot hold a request that is not too large.
     if publish.payload.len() > limit::REQUEST_MAX_BYTES / 3 * 4 + 4096 {
         return Admission::Drop(DropReason::NoResponseTopic);
@@ -207,7 +227,7 @@ fn read_envelope(publish: &Publish, region: &Id, model: Id, client: Id) -> Admis
             source,
         }) if check_reply(region, &client, &reply).is_ok() => {
             return Admission::Refuse {
-                model,
+                purpose,
                 reply: ReplyTo {
                     topic: reply,
                     correlation: correlation.into(),
@@ -228,7 +248,7 @@ fn read_envelope(publish: &Publish, region: &Id, model: Id, client: Id) -> Admis
         return Admission::Drop(reason);
     }
     check(Request {
-        model,
+        purpose,
         client,
         reply: ReplyTo {
             topic: envelope.reply,
@@ -272,7 +292,7 @@ fn check(request: Request) -> Admission {
             Status::DeadlinePassed,
             "the request had expired when it arrived".to_owned(),
         )
-    } else if request.body.is_empty() {
+    } else if request.body.is_empty() && matches!(request.purpose, Purpose::Infer(_)) {
         (Status::BadRequest, "the request is empty".to_owned())
     } else if request.body.len() > limit::REQUEST_MAX_BYTES {
         (
@@ -287,7 +307,7 @@ fn check(request: Request) -> Admission {
         return Admission::Accept(request);
     };
     Admission::Refuse {
-        model: request.model,
+        purpose: request.purpose,
         reply: request.reply,
         status,
         message,
@@ -330,7 +350,7 @@ mod tests {
         let Admission::Accept(request) = read_it(&publish(|_, _| {})) else {
             panic!("a request in order is accepted")
         };
-        assert_eq!(request.model, id("digits"));
+        assert_eq!(request.purpose, Purpose::Infer(id("digits")));
         assert_eq!(request.client, id("cam-1"));
         assert_eq!(request.expires_in, Duration::from_secs(10));
         assert_eq!(request.reply.encoding, Encoding::Json);
@@ -497,5 +517,35 @@ mod tests {
         assert_eq!(request.expires_in, Duration::from_millis(500));
         assert_eq!(request.reply.envelope, Some(Form::Json));
         assert_eq!(request.body, r#"{"inputs":[]}"#);
+    }
+
+    #[test]
+    fn an_operation_needs_neither_body_nor_content_type() {
+        let topic = |topic: &'static str| {
+            publish(move |publish, properties| {
+                publish.topic = topic.into();
+                publish.payload = Bytes::new();
+                properties.content_type = None;
+            })
+        };
+        let own = topic("edge/v1/lab/box/box-1/op/server-live/cam-1");
+        let Admission::Accept(request) = read_it(&own) else {
+            panic!("accepted")
+        };
+        assert_eq!(request.purpose, Purpose::Operate(id("server-live")));
+        assert_eq!(request.client, id("cam-1"));
+        let other = topic("edge/v1/lab/box/box-2/op/server-live/cam-1");
+        assert_eq!(read_it(&other), Admission::Drop(DropReason::Topic));
+        let foreign = topic("edge/v1/lab/box/box-1/op/server-live/cam-2");
+        let refused = Admission::Drop(DropReason::ForeignResponseTopic);
+        assert_eq!(read_it(&foreign), refused);
+        let infer = topic("edge/v1/lab/box/box-1/infer/digits/cam-1");
+        assert!(matches!(
+            read_it(&infer),
+            Admission::Refuse {
+                status: Status::BadRequest,
+                ..
+            }
+        ));
     }
 }

@@ -182,6 +182,16 @@ impl<W> Answers<W> {
         waiters
     }
 
+    /// Ends a running request that cannot be repeated, and returns those that wait for it.
+    pub fn end(&mut self, key: &Arc<Key>) -> Vec<W> {
+        let Some(Entry::Running { waiters, bytes, .. }) = self.entries.remove(key) else {
+            return Vec::new();
+        };
+        self.running -= 1;
+        self.release(key, bytes);
+        waiters
+    }
+
     fn fits_share(&self, key: &Key, bytes: usize) -> bool {
         let used = self.bytes_by_client.get(&key.client).unwrap_or(&0);
         used + bytes <= self.bounds.bytes_max / CLIENT_SHARE
@@ -287,6 +297,20 @@ mod tests {
             );
         }
         assert_eq!(answers.bytes, 0);
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_repeated_leaves_nothing_behind() {
+        let (mut answers, now) = (answers(), Instant::now());
+        let expires = now + Duration::from_secs(10);
+        let Begin::Run(running) = answers.begin(key(1), 10, 7, expires, now) else {
+            panic!("it runs")
+        };
+        assert_eq!(answers.end(&running), [7]);
+        assert_eq!((answers.running(), answers.bytes), (0, 0));
+        assert!(answers.end(&running).is_empty(), "it has ended");
+        let again = answers.begin(key(1), 10, 8, expires, now);
+        assert!(matches!(again, Begin::Run(_)), "nothing is remembered");
     }
 
     #[test]

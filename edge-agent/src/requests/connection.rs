@@ -28,13 +28,6 @@ pub(crate) struct Connection {
     exchange: Mutex<Exchange>,
 }
 
-/// Somebody who waits for an answer.
-pub(crate) struct Waiter {
-    pub(crate) reply: ReplyTo,
-    pub(crate) ticket: Option<Ticket>,
-    pub(crate) connection: std::sync::Arc<Connection>,
-}
-
 impl Connection {
     pub(crate) fn new(client: AsyncClient) -> Self {
         Self {

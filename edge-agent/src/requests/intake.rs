@@ -1,10 +1,10 @@
 //! A connection that takes requests, with its tasks: one polls it, one keeps its subscriptions.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use edge_protocol::{
     Id,
-    topic::{BoxInferFilter, SharedInferFilter},
+    topic::{BoxInferFilter, OpFilter, SharedInferFilter},
 };
 use rumqttc::{
     Outgoing,
@@ -148,7 +148,8 @@ impl Intake {
     }
 }
 
-/// Subscribes again at each connection and at each change of the models served.
+/// Subscribes again at each connection and at each change of the models served, and ends the subscriptions of models
+/// that are not served any more: what is asked of any box then goes to others.
 async fn keep_subscribed(
     client: AsyncClient,
     mut connected: watch::Receiver<()>,
@@ -156,6 +157,7 @@ async fn keep_subscribed(
     region: Id,
     box_id: Id,
 ) {
+    let mut subscribed = BTreeSet::new();
     loop {
         let is_connected = match &mut share {
             Share::Own => connected.changed().await,
@@ -167,19 +169,29 @@ async fn keep_subscribed(
         if is_connected.is_err() {
             return;
         }
-        let filters: Vec<Filter> = filters(&share, &region, &box_id)
-            .into_iter()
-            .map(|path| Filter::new(path, QoS::AtLeastOnce))
+        let wanted: BTreeSet<String> = filters(&share, &region, &box_id).into_iter().collect();
+        for filter in subscribed.difference(&wanted) {
+            if client.unsubscribe(filter).await.is_err() {
+                return;
+            }
+        }
+        let filters: Vec<Filter> = wanted
+            .iter()
+            .map(|path| Filter::new(path.clone(), QoS::AtLeastOnce))
             .collect();
         if !filters.is_empty() && client.subscribe_many(filters).await.is_err() {
             return;
         }
+        subscribed = wanted;
     }
 }
 
 fn filters(share: &Share, region: &Id, box_id: &Id) -> Vec<String> {
     match share {
-        Share::Own => vec![BoxInferFilter { region, box_id }.to_string()],
+        Share::Own => vec![
+            BoxInferFilter { region, box_id }.to_string(),
+            OpFilter { region, box_id }.to_string(),
+        ],
         Share::Shared(models) => models
             .borrow()
             .iter()

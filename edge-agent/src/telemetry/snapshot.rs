@@ -8,7 +8,7 @@ use tracing::warn;
 
 use crate::{
     hardware::{Hardware, Look, Looks},
-    inference::{ModelReport, ModelState, Models, PROVIDER},
+    inference::{ModelReport, ModelState, Models, PROVIDER, Stage},
     requests::service::Service,
 };
 
@@ -173,8 +173,17 @@ fn take_model(report: &ModelReport, put: &mut impl FnMut(&str, Value)) {
         ModelState::Loading => "loading".to_owned(),
         ModelState::Ready => "ready".to_owned(),
         ModelState::Failed(why) => format!("failed: {why}"),
+        ModelState::Unloaded => "unloaded".to_owned(),
     };
     put(metric::MODEL_STATE, Value::Text(state));
+    let failed = report
+        .failed
+        .as_ref()
+        .map(|(version, why)| format!("{version}: {why}"));
+    put(
+        metric::FAILED_VERSION,
+        Value::Text(failed.unwrap_or_default()),
+    );
     for (status, count) in report.statistics.outcomes() {
         if status == Status::Ok {
             put(metric::SUCCESS, Value::UInt(count));
@@ -183,6 +192,17 @@ fn take_model(report: &ModelReport, put: &mut impl FnMut(&str, Value)) {
             put(&name, Value::UInt(count));
         }
     }
+    let (inferences, executions) = report.statistics.runs();
+    put(metric::INFERENCES, Value::UInt(inferences));
+    put(metric::EXECUTIONS, Value::UInt(executions));
+    put(metric::PENDING, Value::UInt(report.waiting as u64));
+    let stages = report.statistics.stages();
+    put(metric::REQUEST_US, Value::UInt(stages.total().total_us));
+    put(metric::INPUT_US, Value::UInt(stages.total_us(Stage::Input)));
+    put(
+        metric::OUTPUT_US,
+        Value::UInt(stages.total_us(Stage::Output)),
+    );
     let (queue_us, compute_us) = report.statistics.totals_us();
     put(metric::QUEUE_US, Value::UInt(queue_us));
     put(metric::COMPUTE_US, Value::UInt(compute_us));
@@ -191,5 +211,60 @@ fn take_model(report: &ModelReport, put: &mut impl FnMut(&str, Value)) {
     if let Some((queue_us, compute_us)) = medians.or((compute_us == 0).then_some((0, 0))) {
         put(metric::QUEUE_P50_US, Value::UInt(queue_us));
         put(metric::COMPUTE_P50_US, Value::UInt(compute_us));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use edge_protocol::Id;
+
+    use super::*;
+    use crate::inference::{Statistics, Times};
+
+    #[test]
+    fn a_model_reports_what_prometheus_gets() {
+        let statistics = Statistics::new();
+        let us = Duration::from_micros;
+        statistics.executed(3);
+        statistics.ended(Status::Ok);
+        statistics.ended(Status::TooLarge);
+        statistics.ran(&Times {
+            queue: us(1),
+            input: us(2),
+            infer: us(3),
+            output: us(4),
+            total: us(11),
+        });
+        let report = ModelReport {
+            name: Id::new("digits").unwrap(),
+            version: 2,
+            state: ModelState::Ready,
+            failed: Some((3, "bad graph".to_owned())),
+            waiting: 5,
+            statistics: Arc::new(statistics),
+        };
+        let mut metrics = BTreeMap::new();
+        take_model(&report, &mut |name: &str, value| {
+            metrics.insert(name.to_owned(), value);
+        });
+        let of = |name: &str| metrics.get(&metric::of_model("digits", name));
+        for (name, value) in [
+            (metric::SUCCESS, 1),
+            ("failure/too-large", 1),
+            (metric::INFERENCES, 3),
+            (metric::EXECUTIONS, 1),
+            (metric::PENDING, 5),
+            (metric::QUEUE_US, 1),
+            (metric::INPUT_US, 2),
+            (metric::COMPUTE_US, 3),
+            (metric::OUTPUT_US, 4),
+            (metric::REQUEST_US, 11),
+        ] {
+            assert_eq!(of(name), Some(&Value::UInt(value)), "{name}");
+        }
+        let failed = Value::Text("3: bad graph".to_owned());
+        assert_eq!(of(metric::FAILED_VERSION), Some(&failed));
     }
 }

@@ -110,6 +110,7 @@ impl Wire {
             vec![WantedOutput {
                 name: address.label_output.clone(),
                 binary: None,
+                classification: None,
             }]
         } else {
             Vec::new()
@@ -126,6 +127,7 @@ impl Wire {
             let request = Request {
                 id: None,
                 timeout_us: None,
+                priority: None,
                 binary_output: matches!(address.encoding, Encoding::Binary { .. }),
                 inputs: Inputs::Named(vec![tensor]),
                 outputs: outputs.clone(),

@@ -209,6 +209,17 @@ impl Board {
         Self::from_merged(&inherit::merge(text, file, origin)?)
     }
 
+    /// The cores that run models, by number; none where all do.
+    #[must_use]
+    pub fn inference_cores(&self) -> Vec<u16> {
+        let wanted = &self.accelerators.inference_clusters;
+        let clusters = self.cpu_clusters.iter();
+        clusters
+            .filter(|cluster| wanted.contains(&cluster.name))
+            .flat_map(|cluster| cluster.cores.iter().copied())
+            .collect()
+    }
+
     fn from_merged(merged: &inherit::Merged) -> Result<Self, BoardError> {
         if merged.is_abstract {
             let file = merged.files.first().cloned().unwrap_or_default();

@@ -6,9 +6,9 @@
 use bytes::Bytes;
 use edge_protocol::{
     compact, envelope,
-    oip::{Answer, Encoding, Request},
+    oip::{Answer, Encoding, Request, server::Subject},
     sparkplug::Payload,
-    topic::InferTopic,
+    topic::{InferTopic, OpTopic},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let body = Bytes::copy_from_slice(data);
-    match choice % 8 {
+    match choice % 10 {
         0 => round_trip(&body, Encoding::Json),
         1 => round_trip(&body, Encoding::Cbor),
         2 => {
@@ -30,6 +30,14 @@ fuzz_target!(|data: &[u8]| {
         4 => drop(compact::Answer::decode(data)),
         5 => drop(envelope::Request::decode(&body)),
         6 => drop(Payload::read(data)),
+        7 => drop(Subject::decode(data)),
+        8 => {
+            if let Ok(text) = std::str::from_utf8(data)
+                && let Ok(topic) = OpTopic::parse(text)
+            {
+                assert_eq!(topic.to_string(), text);
+            }
+        }
         _ => {
             if let Ok(text) = std::str::from_utf8(data)
                 && let Ok(topic) = InferTopic::parse(text)

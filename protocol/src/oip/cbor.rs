@@ -10,6 +10,7 @@ pub(super) fn decode_request(body: &Bytes) -> Result<Request, OipError> {
     Ok(Request {
         id: None,
         timeout_us: request.timeout_us,
+        priority: None,
         binary_output: true,
         inputs: Inputs::Named(own_all(body, &request.inputs)?),
         outputs: request
@@ -18,6 +19,7 @@ pub(super) fn decode_request(body: &Bytes) -> Result<Request, OipError> {
             .map(|name| WantedOutput {
                 name: (*name).to_owned(),
                 binary: None,
+                classification: None,
             })
             .collect(),
     })

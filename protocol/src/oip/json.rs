@@ -15,11 +15,9 @@ use super::{
 struct WireRequest<'a> {
     #[serde(borrow)]
     id: Option<Cow<'a, str>>,
-    #[serde(default)]
-    parameters: Parameters,
+    parameters: Option<Parameters>,
     inputs: Vec<WireTensor<'a>>,
-    #[serde(default)]
-    outputs: Vec<WireOutput<'a>>,
+    outputs: Option<Vec<WireOutput<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -38,8 +36,7 @@ struct WireTensor<'a> {
     shape: Vec<u64>,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
-    #[serde(default)]
-    parameters: Parameters,
+    parameters: Option<Parameters>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
@@ -48,8 +45,7 @@ struct WireTensor<'a> {
 struct WireOutput<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
-    #[serde(default)]
-    parameters: Parameters,
+    parameters: Option<Parameters>,
 }
 
 /// The parameters that this protocol version knows; others are ignored, as OIP allows.
@@ -58,6 +54,10 @@ struct WireOutput<'a> {
 struct Parameters {
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classification: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     binary_data_output: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,6 +69,8 @@ struct Parameters {
 impl Parameters {
     fn is_empty(&self) -> bool {
         self.timeout.is_none()
+            && self.priority.is_none()
+            && self.classification.is_none()
             && self.binary_data_output.is_none()
             && self.binary_data.is_none()
             && self.binary_data_size.is_none()
@@ -77,18 +79,27 @@ impl Parameters {
 
 pub(super) fn decode_request(header: &[u8], tensors: Bytes) -> Result<Request, OipError> {
     let wire: WireRequest<'_> = serde_json::from_slice(header)?;
+    let parameters = wire.parameters.unwrap_or_default();
+    let wanted = |output: WireOutput<'_>| {
+        let parameters = output.parameters.unwrap_or_default();
+        WantedOutput {
+            name: output.name.into_owned(),
+            binary: parameters.binary_data,
+            // Triton's clients say 0 for none.
+            classification: parameters.classification.filter(|classes| *classes > 0),
+        }
+    };
     Ok(Request {
         id: wire.id.map(Cow::into_owned),
-        timeout_us: wire.parameters.timeout,
-        binary_output: wire.parameters.binary_data_output.unwrap_or(false),
+        timeout_us: parameters.timeout,
+        priority: parameters.priority,
+        binary_output: parameters.binary_data_output.unwrap_or(false),
         inputs: Inputs::Named(decode_tensors(wire.inputs, tensors)?),
         outputs: wire
             .outputs
+            .unwrap_or_default()
             .into_iter()
-            .map(|output| WantedOutput {
-                name: output.name.into_owned(),
-                binary: output.parameters.binary_data,
-            })
+            .map(wanted)
             .collect(),
     })
 }
@@ -120,7 +131,8 @@ fn decode_tensors(wire: Vec<WireTensor<'_>>, mut rest: Bytes) -> Result<Vec<Tens
 
 fn decode_tensor(wire: WireTensor<'_>, rest: &mut Bytes) -> Result<Tensor, TensorError> {
     let datatype: Datatype = wire.datatype.parse()?;
-    let data = match (wire.data, wire.parameters.binary_data_size) {
+    let binary_data_size = wire.parameters.and_then(|it| it.binary_data_size);
+    let data = match (wire.data, binary_data_size) {
         (Some(data), None) => number::read(data, datatype, element_count(&wire.shape)?)?,
         (None, Some(size)) => binary::take(rest, size)?,
         _ => return Err(TensorError::NoData),
@@ -144,6 +156,7 @@ pub(super) fn encode_request(request: &Request, is_binary: bool) -> Result<Body,
     }
     let parameters = Parameters {
         timeout: request.timeout_us,
+        priority: request.priority,
         binary_data_output: request.binary_output.then_some(true),
         ..Parameters::default()
     };
@@ -165,6 +178,7 @@ pub(super) fn encode_request(request: &Request, is_binary: bool) -> Result<Body,
                 name: &output.name,
                 parameters: Parameters {
                     binary_data: output.binary,
+                    classification: output.classification,
                     ..Parameters::default()
                 },
             })

@@ -1,12 +1,13 @@
 //! Open Inference Protocol v2 on hosts: one request and one answer type, three encodings on the wire.
 //!
 //! [`Encoding`] names the encoding, [`Request::decode`] and [`Answer::encode`] are what a box needs,
-//! [`Request::encode`] and [`Answer::decode`] what a sensor needs.
+//! [`Request::encode`] and [`Answer::decode`] what a sensor needs; [`server`] has the operations beside inference.
 
 mod binary;
 mod cbor;
 mod json;
 mod number;
+pub mod server;
 mod tensor;
 
 use bytes::Bytes;
@@ -78,6 +79,8 @@ pub struct Request {
     pub id: Option<String>,
     /// OIP's `timeout`: the latest answer that is of use, in microseconds after arrival.
     pub timeout_us: Option<u64>,
+    /// OIP's `priority`: 1 is first; 0 and absent are the model's default.
+    pub priority: Option<u64>,
     /// Whether outputs that do not say otherwise come as binary tensors.
     pub binary_output: bool,
     /// The model's inputs.
@@ -108,6 +111,8 @@ pub struct WantedOutput {
     pub name: String,
     /// Binary or JSON; `None` follows the request's `binary_output`.
     pub binary: Option<bool>,
+    /// Instead of the output, its so many highest elements as texts `VALUE:INDEX:LABEL`; at least 1.
+    pub classification: Option<u64>,
 }
 
 /// The answer to a [`Request`].

@@ -91,7 +91,7 @@ pub(in super::super) fn local(context: &Context) -> Local {
         is_simulated: board.is_some_and(is_simulated),
         models: models
             .into_iter()
-            .filter_map(|(name, entry)| Some((name.to_string(), entry.ok()?.version)))
+            .filter_map(|(name, folder)| Some((name.to_string(), folder.ok()?.newest()?.version)))
             .collect(),
         temperatures: board.map_or_else(Vec::new, |board| temperatures(board, &context.data)),
     }

@@ -1,0 +1,425 @@
+//! The thread that loads models: at the start, when the repository changes, and when an admin asks. It alone decides
+//! which versions serve; [`Models`] holds them, and queues requests while one replaces another.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use edge_protocol::Id;
+use tracing::{error, info, warn};
+
+use super::{
+    Models, Runtime,
+    crew::Load,
+    manifest::{self, Completeness},
+    model::{Model, Signature},
+    model_config::ModelConfig,
+    policy,
+    repository::{Mark, ModelEntry, ModelFolder, NONE_GIVEN, scan},
+    warmup::warm_up,
+    watch::{self, Arrival},
+    worker::Run,
+};
+
+/// Requests to load or unload that may wait.
+const WAITING_MAX: usize = 64;
+
+/// Why a version waits that is there, but did not come in one go.
+const WAITS: &str = "it was not renamed into place and has no manifest.sha256, so it may not be complete; ask for it with load";
+
+/// Where models and what runs them come from.
+#[derive(Debug, Clone)]
+pub struct Library {
+    /// The model repository.
+    pub dir: PathBuf,
+    /// ONNX Runtime's library; loaded with the first model.
+    pub onnxruntime: PathBuf,
+}
+
+/// Why a model was not loaded or unloaded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// The repository has no such model.
+    #[error("there is no model {0} in the repository")]
+    Unknown(Id),
+    /// A version cannot be loaded, or the model's folder not be read.
+    #[error("the model {model} could not be loaded: {why}")]
+    Failed {
+        /// The model.
+        model: Id,
+        /// What is wrong with it; with several versions each stands in it.
+        why: String,
+    },
+    /// Too many wait for the thread already, or it ends.
+    #[error("the box is busy loading models; try again")]
+    Busy,
+}
+
+/// Takes the result of a request to load or unload.
+pub type Done = Box<dyn FnOnce(Result<(), LoadError>) + Send>;
+
+enum Command {
+    Changed(BTreeSet<Arrival>),
+    Load(Id, Done),
+    Unload(Id, Done),
+    Stop,
+}
+
+/// The thread's handle.
+pub struct Loader {
+    commands: Sender<Command>,
+    is_stopping: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Loader {
+    /// Loads what the repository holds, on a thread of its own, and goes on watching it. A model that does not load
+    /// costs only itself. Without models ONNX Runtime is not loaded at all.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(models: Arc<Models>, library: Library) -> io::Result<Self> {
+        let (commands, inbox) = bounded(WAITING_MAX);
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let changes = commands.clone();
+        let tell = move |arrivals| changes.send(Command::Changed(arrivals)).is_ok();
+        if let Err(error) = watch::start(&library.dir, tell) {
+            let dir = library.dir.display();
+            warn!(%dir, %error, "the model repository is not watched; a new version has to be asked for");
+        }
+        let state = State {
+            models,
+            library,
+            runtime: None,
+            in_place: BTreeSet::new(),
+            served: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            unloaded: BTreeSet::new(),
+            is_stopping: is_stopping.clone(),
+        };
+        let thread = thread::Builder::new()
+            .name("model-loader".into())
+            .spawn(move || {
+                // The threads that run models are started by this one.
+                state.models.cores().bind();
+                state.work(&inbox);
+            })?;
+        Ok(Self {
+            commands,
+            is_stopping,
+            thread,
+        })
+    }
+
+    /// Loads the versions of a model that its settings name, whatever it takes: one that has failed is tried again, and
+    /// one that has changed on disk is replaced.
+    pub fn load(&self, model: Id, done: Done) {
+        self.ask(Command::Load(model, done));
+    }
+
+    /// Gives a model up until it is asked for again or the agent starts anew.
+    pub fn unload(&self, model: Id, done: Done) {
+        self.ask(Command::Unload(model, done));
+    }
+
+    fn ask(&self, command: Command) {
+        match self.commands.try_send(command) {
+            Ok(()) => {}
+            Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => {
+                if let Command::Load(_, done) | Command::Unload(_, done) = command {
+                    done(Err(LoadError::Busy));
+                }
+            }
+        }
+    }
+
+    /// Loads nothing more. What is being loaded goes on: ONNX Runtime does not survive the end of the process meanwhile.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+        self.commands.try_send(Command::Stop).ok();
+    }
+
+    /// Whether the thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// What a copy was loaded from.
+type Origin = (Mark, ModelConfig);
+
+struct State {
+    models: Arc<Models>,
+    library: Library,
+    runtime: Option<Arc<Runtime>>,
+    /// Versions that are complete, though no manifest says so.
+    in_place: BTreeSet<(Id, u64)>,
+    served: BTreeMap<(Id, u64), Origin>,
+    failed: BTreeMap<(Id, u64), (Origin, String)>,
+    /// Models that an admin has given up.
+    unloaded: BTreeSet<Id>,
+    is_stopping: Arc<AtomicBool>,
+}
+
+impl State {
+    fn work(mut self, inbox: &Receiver<Command>) {
+        self.look(true);
+        while !self.is_stopping.load(Ordering::Relaxed)
+            && let Ok(command) = inbox.recv()
+        {
+            match command {
+                Command::Stop => break,
+                Command::Changed(arrivals) => {
+                    self.arrived(arrivals);
+                    self.look(false);
+                }
+                Command::Load(name, done) => done(self.load(&name)),
+                Command::Unload(name, done) => done(self.unload(&name)),
+            }
+        }
+    }
+
+    fn arrived(&mut self, arrivals: BTreeSet<Arrival>) {
+        for arrival in arrivals {
+            match arrival {
+                Arrival::Version(model, version) => {
+                    self.in_place.insert((model, version));
+                }
+                Arrival::Model(name) => {
+                    let path = self.library.dir.join(name.as_str());
+                    if let Ok(folder) = ModelFolder::read(name, &path) {
+                        self.trust(&folder);
+                    }
+                }
+            }
+        }
+    }
+
+    /// All versions of a model are complete: they lay there at the start, an admin says so, or they came in one go.
+    fn trust(&mut self, folder: &ModelFolder) {
+        let versions = folder.versions.keys();
+        self.in_place
+            .extend(versions.map(|version| (folder.name.clone(), *version)));
+    }
+
+    /// Looks through the whole repository.
+    fn look(&mut self, is_start: bool) {
+        let dir = self.library.dir.clone();
+        let found = match scan(&dir) {
+            Ok(found) => found,
+            Err(error) => {
+                error!(%error, "the model repository cannot be read; what serves goes on");
+                self.models.scanned();
+                return;
+            }
+        };
+        if found.is_empty() && is_start {
+            info!(dir = %dir.display(), "the model repository is empty");
+        }
+        let names: BTreeSet<&Id> = found.iter().map(|(name, _)| name).collect();
+        for name in self.models.names() {
+            if !names.contains(&name) {
+                self.give_up(&name);
+                self.models.forget(&name);
+                info!(model = %name, "the model has gone from the repository");
+            }
+        }
+        if is_start {
+            for folder in found.iter().filter_map(|(_, folder)| folder.as_ref().ok()) {
+                self.trust(folder);
+                if let Some(newest) = folder.newest() {
+                    self.models.loading(&newest.name, newest.version);
+                }
+            }
+            self.models.scanned();
+        }
+        for (name, folder) in found {
+            if self.is_stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            match folder {
+                _ if self.unloaded.contains(&name) => {}
+                // What is wrong with it has been told where it was found.
+                Ok(folder) => drop(self.update(&folder)),
+                Err(error) => self.models.in_trouble(&name, Some(error.to_string())),
+            }
+        }
+    }
+
+    fn load(&mut self, name: &Id) -> Result<(), LoadError> {
+        let path = self.library.dir.join(name.as_str());
+        if !path.is_dir() {
+            return Err(LoadError::Unknown(name.clone()));
+        }
+        self.unloaded.remove(name);
+        let failures = match ModelFolder::read(name.clone(), &path) {
+            Ok(folder) => {
+                self.trust(&folder);
+                self.failed.retain(|(model, _), _| model != name);
+                self.update(&folder)
+            }
+            Err(error) => {
+                self.models.in_trouble(name, Some(error.to_string()));
+                vec![error.to_string()]
+            }
+        };
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(LoadError::Failed {
+            model: name.clone(),
+            why: failures.join("; "),
+        })
+    }
+
+    fn unload(&mut self, name: &Id) -> Result<(), LoadError> {
+        if !self.models.names().contains(name) {
+            return Err(LoadError::Unknown(name.clone()));
+        }
+        self.unloaded.insert(name.clone());
+        self.give_up(name);
+        self.models.unloaded(name);
+        info!(model = %name, "the model is unloaded");
+        Ok(())
+    }
+
+    fn give_up(&mut self, name: &Id) {
+        self.served.retain(|(model, _), _| model != name);
+        self.failed.retain(|(model, _), _| model != name);
+        self.in_place.retain(|(model, _)| model != name);
+    }
+
+    /// Loads and gives up versions of a model until those serve that shall. What is wrong with those that shall and
+    /// do not.
+    fn update(&mut self, folder: &ModelFolder) -> Vec<String> {
+        let name = &folder.name;
+        let available: BTreeSet<u64> = folder.versions.keys().copied().collect();
+        let stays = |(model, version): &(Id, u64)| model != name || available.contains(version);
+        self.served.retain(|key, _| stays(key));
+        self.failed.retain(|key, _| stays(key));
+        self.in_place.retain(stays);
+        let plan = policy::plan(&folder.config.version_policy, &available);
+        let (mut chosen, mut failures) = (BTreeSet::new(), Vec::new());
+        for version in &plan.candidates {
+            if chosen.len() == plan.count {
+                break;
+            }
+            let failure = self.serve(folder, *version).err();
+            // A copy made of other files or settings goes on serving.
+            if failure.is_none() || self.served.contains_key(&(name.clone(), *version)) {
+                chosen.insert(*version);
+            }
+            failures.extend(failure.map(|why| format!("version {version}: {why}")));
+        }
+        let serving = self.models.serving(name);
+        for version in policy::given_up(&serving, &chosen, &available) {
+            self.served.remove(&(name.clone(), version));
+            self.models.retire(name, version);
+            info!(model = %name, version, "the version is given up; what it was asked is still answered");
+        }
+        // What failed and has gone since is no news any more.
+        self.models.keep_versions(name, &available);
+        let trouble = plan.candidates.is_empty().then(|| NONE_GIVEN.to_owned());
+        self.models.in_trouble(name, trouble.clone());
+        failures.extend(trouble);
+        failures
+    }
+
+    /// Lets a version serve, if it does not and there is a point in trying.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn serve(&mut self, folder: &ModelFolder, version: u64) -> Result<(), String> {
+        let key = (folder.name.clone(), version);
+        let (Some(entry), Some(files)) = (folder.entry(version), folder.versions.get(&version))
+        else {
+            return Ok(());
+        };
+        let origin = (files.mark, folder.config.clone());
+        let is_served = match self.served.get(&key) {
+            Some(serving) if *serving == origin => return Ok(()),
+            serving => serving.is_some(),
+        };
+        if let Some((failed, why)) = self.failed.get(&key)
+            && *failed == origin
+        {
+            return Err(why.clone());
+        }
+        let is_complete = match manifest::check(&files.path) {
+            Completeness::Complete => Ok(()),
+            Completeness::Unknown if self.in_place.contains(&key) => Ok(()),
+            Completeness::Unknown => Err(WAITS.to_owned()),
+            Completeness::Incomplete(why) => Err(format!("it is not complete: {why}")),
+        };
+        // What is not complete is looked at again with the next change.
+        let is_final = is_complete.is_ok();
+        let result = is_complete.and_then(|()| self.bring_up(&entry));
+        if let Err(why) = &result {
+            let is_news = self.models.failed(&key.0, version, why);
+            if is_news && is_served {
+                error!(model = %key.0, version, why, "a new copy does not serve; the old one goes on");
+            } else if is_news {
+                error!(model = %key.0, version, why, "model is not served");
+            }
+            if is_final {
+                self.failed.insert(key, (origin, why.clone()));
+            }
+        } else {
+            self.failed.remove(&key);
+            self.served.insert(key, origin);
+        }
+        result
+    }
+
+    /// Loads a version, tries it out, and lets it take requests.
+    fn bring_up(&mut self, entry: &ModelEntry) -> Result<(), String> {
+        let began = Instant::now();
+        self.models.loading(&entry.name, entry.version);
+        let runtime = self.runtime()?;
+        let signature = Arc::new(OnceLock::new());
+        let load = loading(runtime, entry.clone(), signature.clone());
+        let started = self.models.start(entry, load)?;
+        // Set by the first copy.
+        let signature = signature.get().cloned().unwrap_or_default();
+        self.models
+            .ready(&entry.name, entry.version, started, signature);
+        info!(
+            model = %entry.name,
+            version = entry.version,
+            load_ms = began.elapsed().as_millis(),
+            "serving model"
+        );
+        Ok(())
+    }
+
+    fn runtime(&mut self) -> Result<Arc<Runtime>, String> {
+        if let Some(runtime) = &self.runtime {
+            return Ok(runtime.clone());
+        }
+        let runtime =
+            Runtime::load(&self.library.onnxruntime).map_err(|error| error.to_string())?;
+        Ok(self.runtime.insert(Arc::new(runtime)).clone())
+    }
+}
+
+/// Loads copies of a model, now and when a thread of it is replaced.
+fn loading(runtime: Arc<Runtime>, entry: ModelEntry, seen: Arc<OnceLock<Signature>>) -> Load {
+    Arc::new(move || {
+        let session = runtime.session(&entry).map_err(|error| error.to_string())?;
+        let mut model = Model::new(session, &entry).map_err(|error| error.to_string())?;
+        let signature = model.signature();
+        warm_up(&mut model, &signature.inputs, &entry.config)?;
+        seen.get_or_init(|| signature);
+        Ok(Box::new(model) as Box<dyn Run>)
+    })
+}
