@@ -6,6 +6,7 @@
     texts           texts given back, and two rows of them put together
     switch/N        adds N to its input: a model with versions that can be told apart
     nan             divides by its input, so that a zero gives NaN
+    divide          divides whole numbers: the least of them by -1 is a signal that kills ONNX Runtime on x86-64
     absent          a graph whose operator does not exist: never loads
 """
 
@@ -101,6 +102,15 @@ def nan():
     )
 
 
+def divide():
+    return model(
+        "divide",
+        [helper.make_node("Div", ["x", "y"], ["z"])],
+        [value("x", TensorProto.INT64, ["n"]), value("y", TensorProto.INT64, ["n"])],
+        [value("z", TensorProto.INT64, ["n"])],
+    )
+
+
 def absent():
     return model(
         "absent",
@@ -123,6 +133,7 @@ def main():
         "switch/1": switch(1),
         "switch/2": switch(2),
         "nan/1": nan(),
+        "divide/1": divide(),
         "absent/1": absent(),
     }
     for name, graph in models.items():

@@ -13,7 +13,7 @@ use crate::{
     health::{self, Feeder, Limits, Part, Vitals, feeder::Equipment, notify::Notify, store::Store},
     http::{self, Http},
     identity,
-    inference::{Cores, Library, Loader, Models},
+    inference::{Cores, Library, Loader, Models, Quarantine},
     presence::{Presence, PresenceError},
     requests::{
         intake::{Intake, Share},
@@ -108,7 +108,8 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
         dir: settings.models.clone(),
         onnxruntime: settings.onnxruntime.clone(),
     };
-    let loader = Loader::start(models.clone(), library)
+    let quarantine = Quarantine::open(&settings.data);
+    let loader = Loader::start(models.clone(), library, quarantine)
         .map_err(system("start the thread that loads models"))?;
     let loader = Arc::new(loader);
     let operations = Arc::new(Operations::new(models.clone(), loader.clone()));

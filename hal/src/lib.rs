@@ -9,6 +9,7 @@
 //! - [`slots`]: the two systems of a board, and which of them starts; [`gpt`]: where a partition lies
 //! - [`governor`]: how much work the temperatures allow (pure)
 //! - [`identity`]: the key that tells this box from all others
+//! - [`crash_note`]: what a process was doing when a signal killed it
 //! - [`sim`]: the simulated board, and what a test or a demonstration lets happen to it
 //!
 //! Nothing here knows of MQTT, models or telemetry, and nothing is read but below the root folder that the caller
@@ -19,6 +20,7 @@ mod class_folder;
 pub mod clock;
 pub mod controls;
 pub mod cpu;
+pub mod crash_note;
 pub mod fan;
 pub mod governor;
 pub mod gpt;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use edge_hal::crash_note::Activity;
 use edge_protocol::Id;
 use tracing::{error, info, warn};
 
@@ -24,6 +25,7 @@ use super::{
     model::{Model, Signature},
     model_config::ModelConfig,
     policy,
+    quarantine::{self, Quarantine},
     repository::{Mark, ModelEntry, ModelFolder, NONE_GIVEN, scan},
     warmup::warm_up,
     watch::{self, Arrival},
@@ -87,7 +89,11 @@ impl Loader {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(models: Arc<Models>, library: Library) -> io::Result<Self> {
+    pub fn start(
+        models: Arc<Models>,
+        library: Library,
+        quarantine: Quarantine,
+    ) -> io::Result<Self> {
         let (commands, inbox) = bounded(WAITING_MAX);
         let is_stopping = Arc::new(AtomicBool::new(false));
         let changes = commands.clone();
@@ -104,6 +110,7 @@ impl Loader {
             served: BTreeMap::new(),
             failed: BTreeMap::new(),
             unloaded: BTreeSet::new(),
+            quarantine,
             is_stopping: is_stopping.clone(),
         };
         let thread = thread::Builder::new()
@@ -168,6 +175,7 @@ struct State {
     failed: BTreeMap<(Id, u64), (Origin, String)>,
     /// Models that an admin has given up.
     unloaded: BTreeSet<Id>,
+    quarantine: Quarantine,
     is_stopping: Arc<AtomicBool>,
 }
 
@@ -262,6 +270,7 @@ impl State {
             return Err(LoadError::Unknown(name.clone()));
         }
         self.unloaded.remove(name);
+        self.quarantine.release(name);
         let failures = match ModelFolder::read(name.clone(), &path) {
             Ok(folder) => {
                 self.trust(&folder);
@@ -363,7 +372,9 @@ impl State {
         };
         // What is not complete is looked at again with the next change.
         let is_final = is_complete.is_ok();
-        let result = is_complete.and_then(|()| self.bring_up(&entry));
+        let may_load =
+            is_complete.and_then(|()| self.quarantine.why_not(&entry).map_or(Ok(()), Err));
+        let result = may_load.and_then(|()| self.bring_up(&entry));
         if let Err(why) = &result {
             let is_news = self.models.failed(&key.0, version, why);
             if is_news && is_served {
@@ -415,8 +426,13 @@ impl State {
 /// Loads copies of a model, now and when a thread of it is replaced.
 fn loading(runtime: Arc<Runtime>, entry: ModelEntry, seen: Arc<OnceLock<Signature>>) -> Load {
     Arc::new(move || {
-        let session = runtime.session(&entry).map_err(|error| error.to_string())?;
-        let mut model = Model::new(session, &entry).map_err(|error| error.to_string())?;
+        let activity = Activity::new(&quarantine::activity(&entry));
+        let underway = activity.begin();
+        let session = runtime.session(&entry);
+        drop(underway);
+        let session = session.map_err(|error| error.to_string())?;
+        let model = Model::new(session, &entry, activity);
+        let mut model = model.map_err(|error| error.to_string())?;
         let signature = model.signature();
         warm_up(&mut model, &signature.inputs, &entry.config)?;
         seen.get_or_init(|| signature);

@@ -17,6 +17,7 @@ mod model_config;
 mod models;
 mod permits;
 mod policy;
+mod quarantine;
 mod queue;
 mod repository;
 mod runtime;
@@ -28,6 +29,8 @@ mod warmup;
 mod watch;
 mod worker;
 
+use edge_hal::crash_note::Activity;
+
 pub use cores::Cores;
 pub use figures::Figures;
 pub use job::{Job, Reply};
@@ -35,6 +38,7 @@ pub use loader::{Done, Library, LoadError, Loader};
 pub use model_config::{ConfigError, Fill, ModelConfig, VersionPolicy, Warmup, WarmupInput};
 pub use models::{ModelReport, ModelState, Models, PROVIDER};
 pub use permits::Permits;
+pub use quarantine::Quarantine;
 pub(crate) use repository::NONE_GIVEN;
 pub use repository::{ModelEntry, ModelFolder, RepositoryError, VersionFolder, scan};
 pub use runtime::{Runtime, RuntimeError};
@@ -47,7 +51,8 @@ pub use statistics::Statistics;
 /// Why it cannot be served.
 pub fn try_model(runtime: &Runtime, entry: &ModelEntry) -> Result<(), String> {
     let session = runtime.session(entry).map_err(|error| error.to_string())?;
-    match model::Model::new(session, entry) {
+    let activity = Activity::new(&quarantine::activity(entry));
+    match model::Model::new(session, entry, activity) {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use edge_hal::crash_note::Activity;
 use edge_protocol::{
     Datatype,
     oip::{Tensor, TensorError, server::TensorMetadata},
@@ -30,6 +31,8 @@ pub(super) struct Model {
     buffers: Vec<Buffer>,
     /// Names of the classes.
     labels: Vec<String>,
+    /// What a note says when a run kills the agent.
+    activity: Activity,
 }
 
 /// What a model takes and gives.
@@ -105,7 +108,12 @@ impl ModelError {
 }
 
 impl Model {
-    pub(super) fn new(session: Session, entry: &ModelEntry) -> Result<Self, ModelError> {
+    /// A copy; `activity` is noted when a run kills the agent.
+    pub(super) fn new(
+        session: Session,
+        entry: &ModelEntry,
+        activity: Activity,
+    ) -> Result<Self, ModelError> {
         let ports = |what, outlets: &[Outlet]| {
             outlets
                 .iter()
@@ -123,6 +131,7 @@ impl Model {
             session,
             options: Arc::new(RunOptions::new()?),
             labels: entry.config.labels.clone(),
+            activity,
         })
     }
 
@@ -155,6 +164,7 @@ impl Run for Model {
             graph,
             buffers,
             labels,
+            activity,
         } = self;
         let mut inputs: Vec<SessionInputValue<'_>> = Vec::with_capacity(buffers.len());
         for (index, buffer) in buffers.iter_mut().enumerate() {
@@ -164,7 +174,10 @@ impl Run for Model {
                 .collect();
             inputs.push(values::to_value(&parts, buffer)?);
         }
-        let results = session.run_with_options(inputs.as_slice(), options.as_ref())?;
+        let underway = activity.begin();
+        let results = session.run_with_options(inputs.as_slice(), options.as_ref());
+        drop(underway);
+        let results = results?;
         let rows: Vec<usize> = requests.iter().map(|request| request.rows).collect();
         let mut outputs = Vec::with_capacity(graph.outputs.len());
         for (index, port) in graph.outputs.iter().enumerate() {

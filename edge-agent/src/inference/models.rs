@@ -524,7 +524,7 @@ mod tests {
     use edge_protocol::oip::Encoding;
 
     use super::*;
-    use crate::inference::{Library, Loader, Reply, queue::Line, schedule::Policy};
+    use crate::inference::{Library, Loader, Quarantine, Reply, queue::Line, schedule::Policy};
 
     fn job() -> (Job, mpsc::Receiver<Outcome>) {
         let (sender, outcome) = mpsc::channel();
@@ -573,7 +573,7 @@ mod tests {
             dir: empty.path().to_owned(),
             onnxruntime: "nowhere.so".into(),
         };
-        let loader = Loader::start(models.clone(), library).unwrap();
+        let loader = Loader::start(models.clone(), library, Quarantine::default()).unwrap();
         let (done, is_done) = mpsc::channel();
         loader.unload(digits(), Box::new(move |result| done.send(result).unwrap()));
         is_done.recv().unwrap().unwrap_err();

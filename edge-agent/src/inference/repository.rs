@@ -24,6 +24,8 @@ pub struct ModelEntry {
     pub version: u64,
     /// Its graph.
     pub graph: PathBuf,
+    /// Which file the graph is.
+    pub mark: Mark,
     /// Its settings.
     pub config: ModelConfig,
 }
@@ -53,10 +55,10 @@ pub struct VersionFolder {
 /// Tells a file from one that was later put in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: Option<SystemTime>,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) bytes: u64,
+    pub(super) modified: Option<SystemTime>,
 }
 
 /// What is wrong with the repository or a model in it.
@@ -131,10 +133,12 @@ impl ModelFolder {
     /// What it takes to load a version.
     #[must_use]
     pub fn entry(&self, version: u64) -> Option<ModelEntry> {
+        let files = self.versions.get(&version)?;
         Some(ModelEntry {
             name: self.name.clone(),
             version,
-            graph: self.versions.get(&version)?.graph.clone(),
+            graph: files.graph.clone(),
+            mark: files.mark,
             config: self.config.clone(),
         })
     }

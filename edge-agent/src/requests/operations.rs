@@ -239,7 +239,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::inference::Library;
+    use crate::inference::{Library, Quarantine};
 
     fn operations(dir: &std::path::Path) -> Operations {
         let models = Arc::new(Models::new());
@@ -247,7 +247,7 @@ mod tests {
             dir: dir.to_owned(),
             onnxruntime: "nowhere.so".into(),
         };
-        let loader = Loader::start(models.clone(), library).unwrap();
+        let loader = Loader::start(models.clone(), library, Quarantine::default()).unwrap();
         Operations::new(models, Arc::new(loader))
     }
 
