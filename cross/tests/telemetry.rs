@@ -44,7 +44,7 @@ fn the_region_hears_birth_data_rebirth_and_death() {
         "memory/available_bytes",
         "storage/available_bytes",
         "inference/digits/provider",
-        "CPUExecutionProvider",
+        "cpu",
         "inference/digits/success",
         "inference/digits/failure/too-large",
         "inference/digits/queue_us",

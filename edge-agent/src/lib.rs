@@ -7,6 +7,7 @@
 //! - [`requests`]: the contract of a request, from its arrival to its acknowledgement;
 //! - [`http`]: the Open Inference Protocol over HTTP, where the settings want it;
 //! - [`health`]: which parts make progress, and what is done about those that do not
+//! - [`child`]: questions to a process of their own; [`durable`]: files that a power cut leaves whole
 //! - [`exit`]: exit codes
 //! - [`outcome`]: what became of a request;
 //! - [`link`]: an MQTT connection that is kept up;
@@ -16,7 +17,9 @@
 //! - [`doctor`]: whether the box is well, for the owner.
 
 mod chain;
+mod child;
 pub mod doctor;
+mod durable;
 pub mod exit;
 pub mod first_start;
 pub mod hardware;

@@ -13,7 +13,7 @@ use crate::{
     health::{self, Feeder, Limits, Part, Vitals, feeder::Equipment, notify::Notify, store::Store},
     http::{self, Http},
     identity,
-    inference::{Cores, Library, Loader, Models, Quarantine},
+    inference::{Book, Cores, Library, Loader, Models, Quarantine},
     presence::{Presence, PresenceError},
     requests::{
         intake::{Intake, Share},
@@ -109,7 +109,8 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
         onnxruntime: settings.onnxruntime.clone(),
     };
     let quarantine = Quarantine::open(&settings.data);
-    let loader = Loader::start(models.clone(), library, quarantine)
+    let book = Book::open(board.accelerators.clone(), library.clone(), &settings.data);
+    let loader = Loader::start(models.clone(), library, quarantine, book)
         .map_err(system("start the thread that loads models"))?;
     let loader = Arc::new(loader);
     let operations = Arc::new(Operations::new(models.clone(), loader.clone()));

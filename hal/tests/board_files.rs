@@ -477,6 +477,16 @@ fn every_rule_between_keys_is_kept() {
         ("[\"cpu\"]", "[\"acl\"]", "lacks \"cpu\""),
         (
             "[\"cpu\"]",
+            "[\"sim\", \"cpu\"]",
+            "exactly where the key sim says",
+        ),
+        (
+            "[\"cpu\"]",
+            "[\"sim\", \"cpu\"]\nsim = \"crash\"",
+            "only a simulated board has",
+        ),
+        (
+            "[\"cpu\"]",
             "[\"cpu\", \"cpu\"]",
             "names one provider twice",
         ),

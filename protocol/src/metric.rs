@@ -65,8 +65,10 @@ pub const INFERENCE_CONCURRENCY: &str = "thermal/inference_concurrency";
 
 /// Prefix of metrics of one model: `inference/{model}/`.
 pub const INFERENCE_PREFIX: &str = "inference/";
-/// Execution provider that runs the model.
+/// Execution provider that runs the model, by its name in board files; empty while none does.
 pub const PROVIDER: &str = "provider";
+/// The board's other execution providers, as `PROVIDER: REASON; ...`.
+pub const REFUSED_PROVIDERS: &str = "refused_providers";
 /// Version of the model being served.
 pub const MODEL_VERSION: &str = "version";
 /// `loading`, `ready`, `unloaded` or `failed: REASON`.

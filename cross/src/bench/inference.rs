@@ -5,6 +5,7 @@ mod fairness;
 mod rivals;
 mod sessions;
 mod waiting;
+mod ways;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -52,6 +53,7 @@ pub struct Report {
     fairness: fairness::Fairness,
     waiting: waiting::Waiting,
     sessions: sessions::Sessions,
+    ways: ways::Ways,
     memory_without_models_kib: u64,
     memory_with_digits_kib: u64,
     memory_with_all_kib: u64,
@@ -111,12 +113,14 @@ pub fn run(plan: &Plan) -> Result<Report, BenchError> {
     let fairness = fairness::measure(plan, port, folder)?;
     let waiting = waiting::measure(plan, port, folder, &fairness::models(folder))?;
     let sessions = sessions::measure(plan, &all)?;
+    let ways = ways::measure(plan, port, folder, &runtime, &all)?;
     Ok(Report {
         models,
         rivals,
         fairness,
         waiting,
         sessions,
+        ways,
         memory_without_models_kib,
         memory_with_digits_kib,
         memory_with_all_kib,
@@ -224,6 +228,17 @@ impl Agent {
         models: &Path,
         folder: &Path,
     ) -> Result<Self, BenchError> {
+        Self::start_with(plan, box_id, port, models, folder, &[])
+    }
+
+    fn start_with(
+        plan: &Plan,
+        box_id: &str,
+        port: u16,
+        models: &Path,
+        folder: &Path,
+        more: &[String],
+    ) -> Result<Self, BenchError> {
         let text = |path: &Path| path.display().to_string();
         let arguments = [
             "run".to_owned(),
@@ -236,6 +251,7 @@ impl Agent {
             // One client asks all: its share must hold the answers of a minute.
             "--answer-cache-mib=1024".to_owned(),
         ];
+        let arguments = arguments.iter().chain(more);
         let program = plan.programs.join("edge-agent");
         Ok(Self(Process::start(box_id, &program, arguments, folder)?))
     }
@@ -347,6 +363,7 @@ impl Report {
             self.fairness.table(),
             self.waiting.table(),
             self.sessions.table(),
+            self.ways.table(),
         ] {
             text.push('\n');
             text.push_str(&part);

@@ -22,11 +22,34 @@ const EXPIRY_S: u32 = 30;
 /// Packets of up to 16 MiB.
 const PACKET_MAX_BYTES: u32 = 16 << 20;
 
+/// The body of a request and how it is written.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The body.
+    pub body: Vec<u8>,
+    /// Its content type.
+    pub content_type: &'static str,
+    /// Bytes of JSON in front of binary tensors.
+    pub header_bytes: Option<usize>,
+}
+
+impl Message {
+    /// One raw tensor.
+    #[must_use]
+    pub const fn raw(body: Vec<u8>) -> Self {
+        Self {
+            body,
+            content_type: "application/octet-stream",
+            header_bytes: Some(0),
+        }
+    }
+}
+
 /// Requests to one responder.
 pub struct Load {
     topic: String,
     reply: String,
-    body: Vec<u8>,
+    message: Message,
     qos: QoS,
     client: AsyncClient,
     eventloop: EventLoop,
@@ -104,6 +127,19 @@ impl Load {
     /// # Errors
     /// When the broker cannot be reached.
     pub fn connect(port: u16, topic: &str, body: Vec<u8>, qos: QoS) -> Result<Self, BenchError> {
+        Self::connect_to_send(port, topic, Message::raw(body), qos)
+    }
+
+    /// The same with any message.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    pub fn connect_to_send(
+        port: u16,
+        topic: &str,
+        message: Message,
+        qos: QoS,
+    ) -> Result<Self, BenchError> {
         let client_name = topic.rsplit('/').next().unwrap_or("bench").to_owned();
         let (client, eventloop) = AsyncClient::new(options(&client_name, port), 4096);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -114,7 +150,7 @@ impl Load {
         let mut load = Self {
             topic: topic.to_owned(),
             reply,
-            body,
+            message,
             qos,
             client,
             eventloop,
@@ -204,7 +240,7 @@ impl Load {
         let mut random = Random(u64::from(last) + 1);
         thread::scope(|scope| {
             let (client, waiting) = (self.client.clone(), &waiting);
-            let (topic, body, reply, qos) = (&self.topic, &self.body, &self.reply, self.qos);
+            let (topic, message, reply, qos) = (&self.topic, &self.message, &self.reply, self.qos);
             let sender = scope.spawn(move || {
                 let (mut number, mut due) = (last, started + random.pause(rate));
                 while due < started + time {
@@ -215,12 +251,12 @@ impl Load {
                     if let Ok(mut waiting) = waiting.lock() {
                         waiting.insert(number, now);
                     }
-                    let properties = properties(reply, number);
+                    let properties = properties(reply, number, message);
                     let _queued = client.try_publish_with_properties(
                         topic.clone(),
                         qos,
                         false,
-                        body.clone(),
+                        message.body.clone(),
                         properties,
                     );
                     due += random.pause(rate);
@@ -316,13 +352,13 @@ impl Load {
 
     fn send(&mut self, waiting: &mut HashMap<u32, Instant>) {
         self.sent = self.sent.wrapping_add(1);
-        let properties = properties(&self.reply, self.sent);
+        let properties = properties(&self.reply, self.sent, &self.message);
         // More room than requests in flight: it cannot be full.
         let _queued = self.client.try_publish_with_properties(
             self.topic.clone(),
             self.qos,
             false,
-            self.body.clone(),
+            self.message.body.clone(),
             properties,
         );
         waiting.insert(self.sent, Instant::now());
@@ -352,14 +388,15 @@ impl Load {
     }
 }
 
-/// Of a request with a raw tensor.
-fn properties(reply: &str, number: u32) -> PublishProperties {
+fn properties(reply: &str, number: u32, message: &Message) -> PublishProperties {
+    let header = message.header_bytes.map(|bytes| bytes.to_string());
+    let header = header.map(|bytes| ("inference-header-content-length".into(), bytes));
     PublishProperties {
         response_topic: Some(reply.to_owned()),
         correlation_data: Some(number.to_be_bytes().to_vec().into()),
         message_expiry_interval: Some(EXPIRY_S),
-        content_type: Some("application/octet-stream".into()),
-        user_properties: vec![("inference-header-content-length".into(), "0".into())],
+        content_type: Some(message.content_type.into()),
+        user_properties: header.into_iter().collect(),
         ..PublishProperties::default()
     }
 }

@@ -13,10 +13,13 @@ use super::BenchError;
 /// A model of one `FP32` input, loaded as the agent loads it, on one thread.
 pub struct Floor {
     session: Session,
-    shape: Vec<i64>,
+    /// Shape of its input.
+    pub shape: Vec<i64>,
     data: Vec<f32>,
     /// Bytes of its input.
     pub input_bytes: usize,
+    /// Name of its input.
+    pub input: String,
     /// Time of one run, in nanoseconds.
     pub nanoseconds: Histogram<u64>,
 }
@@ -80,13 +83,16 @@ impl Runtime {
             .map_err(ort::Error::from)?
             .commit_from_file(graph)?;
         let unknown = |why| BenchError::Model(graph.display().to_string(), why);
-        let shape: Vec<i64> = match session.inputs() {
+        let (input, shape): (String, Vec<i64>) = match session.inputs() {
             [input] => match input.dtype() {
                 ValueType::Tensor {
                     ty: TensorElementType::Float32,
                     shape,
                     ..
-                } => shape.iter().map(|length| (*length).max(1)).collect(),
+                } => {
+                    let lengths = shape.iter().map(|length| (*length).max(1));
+                    (input.name().to_owned(), lengths.collect())
+                }
                 _ => return Err(unknown("its input is not FP32")),
             },
             _ => return Err(unknown("it has more than one input")),
@@ -95,6 +101,7 @@ impl Runtime {
         let mut floor = Floor {
             session,
             shape,
+            input,
             input_bytes: size_of_val(data.as_slice()),
             data,
             nanoseconds: histogram(),

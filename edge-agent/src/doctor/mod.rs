@@ -3,13 +3,12 @@
 //! - [`finding`]: what a check found, and the names of the checks;
 //! - [`verdict`] (pure): from facts to findings;
 //! - [`gather`]: the facts;
-//! - [`child`], [`probe`]: the facts that may crash, from a process of their own;
+//! - [`probe`]: the facts that may crash, from a process of their own ([`crate::child`]);
 //! - [`report`] (pure): the findings as text and as JSON.
 //!
 //! Every check has a thread of its own, and nobody waits for one that hangs. It works beside a running agent and
 //! without one, and leaves the box as it was.
 
-mod child;
 mod finding;
 mod gather;
 mod probe;

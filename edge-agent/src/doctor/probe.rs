@@ -1,4 +1,5 @@
-//! What `doctor` does in a process of its own: `edge-agent probe WHAT` prints one JSON answer and ends. It may crash.
+//! What `doctor` and the agent do in a process of its own: `edge-agent probe WHAT` prints one JSON answer and ends. It may
+//! crash.
 
 use std::{
     fs::{self, File},
@@ -10,7 +11,7 @@ use std::{
 
 use clap::Subcommand;
 use edge_hal::{
-    board::ExecutionProvider,
+    board::{ExecutionProvider, SimProvider},
     identity::{FileKey, IdentityKey},
 };
 use edge_protocol::Id;
@@ -18,11 +19,7 @@ use nix::{
     sys::{prctl, signal::Signal},
     unistd::{Gid, Uid, geteuid, setgid, setuid},
 };
-use ort::{
-    ep::{self, ExecutionProvider as _, ExecutionProviderDispatch},
-    session::Session,
-    value::Tensor,
-};
+use ort::{ep::ExecutionProviderDispatch, session::Session, value::Tensor};
 use serde::Serialize;
 use vulkano::{
     VulkanLibrary,
@@ -31,7 +28,7 @@ use vulkano::{
 };
 
 use super::verdict::work::{RuntimeFacts, SelfTest, VulkanDevice};
-use crate::inference::{self, Runtime};
+use crate::inference::{self, ModelEntry, Runtime, Trial};
 
 /// What to try.
 #[derive(Debug, Subcommand)]
@@ -60,6 +57,24 @@ pub enum Probe {
         /// ONNX Runtime's library
         #[arg(long)]
         onnxruntime: PathBuf,
+    },
+    /// Try a model on an execution provider, beside the CPU
+    Trial {
+        /// The model's name
+        name: Id,
+        /// Its version
+        version: u64,
+        /// The provider's name in board files
+        provider: String,
+        /// The repository
+        #[arg(long)]
+        models: PathBuf,
+        /// ONNX Runtime's library
+        #[arg(long)]
+        onnxruntime: PathBuf,
+        /// What the simulated accelerator does
+        #[arg(long)]
+        sim: Option<String>,
     },
     /// List the Vulkan devices
     Vulkan,
@@ -107,6 +122,22 @@ pub fn run(probe: &Probe) -> io::Result<()> {
             models,
             onnxruntime,
         } => answer(&model(name, models, onnxruntime)),
+        Probe::Trial {
+            name,
+            version,
+            provider,
+            models,
+            onnxruntime,
+            sim,
+        } => {
+            let tried = known(provider).and_then(|provider| {
+                let (entry, runtime) = (entry(name, Some(*version), models)?, load(onnxruntime)?);
+                let mut sims = SimProvider::ALL.into_iter();
+                let sim = sims.find(|known| Some(known.name()) == sim.as_deref());
+                Ok(inference::try_provider(&runtime, &entry, provider, sim))
+            });
+            answer(&tried.unwrap_or_else(|why| Trial::Failed { why }))
+        }
         Probe::Vulkan => answer(&vulkan()),
         Probe::Identity { file } => answer(&identity(file)),
     }
@@ -152,49 +183,28 @@ fn find_version(library: &[u8]) -> Option<String> {
         })
 }
 
-/// How ONNX Runtime is asked for a provider, whether the library has it, and how exact it is.
-fn options(provider: ExecutionProvider) -> (ExecutionProviderDispatch, ort::Result<bool>, f64) {
+/// What a provider may be off by.
+const fn tolerance(provider: ExecutionProvider) -> f64 {
     match provider {
-        ExecutionProvider::Cpu => (
-            ep::CPU::default().build(),
-            ep::CPU::is_available(),
-            TOLERANCE,
-        ),
-        ExecutionProvider::Xnnpack => (
-            ep::XNNPACK::default().build(),
-            ep::XNNPACK::is_available(),
-            TOLERANCE,
-        ),
-        ExecutionProvider::Acl => (
-            ep::ACL::default().build(),
-            ep::ACL::is_available(),
-            TOLERANCE,
-        ),
-        ExecutionProvider::QnnGpu => (
-            ep::QNN::default().with_backend_path("libQnnGpu.so").build(),
-            ep::QNN::is_available(),
-            TOLERANCE_FP16,
-        ),
-        ExecutionProvider::QnnHtp => (
-            ep::QNN::default().with_backend_path("libQnnHtp.so").build(),
-            ep::QNN::is_available(),
-            TOLERANCE_FP16,
-        ),
+        ExecutionProvider::Cpu
+        | ExecutionProvider::Xnnpack
+        | ExecutionProvider::Acl
+        | ExecutionProvider::Sim => TOLERANCE,
+        ExecutionProvider::QnnGpu | ExecutionProvider::QnnHtp => TOLERANCE_FP16,
     }
 }
 
+/// The provider of this name in board files.
+fn known(name: &str) -> Result<ExecutionProvider, String> {
+    let mut all = ExecutionProvider::ALL.into_iter();
+    all.find(|known| known.name() == name)
+        .ok_or_else(|| format!("this program knows no provider {name:?}"))
+}
+
 fn provider(name: &str, library: &Path) -> SelfTest {
-    let known = [
-        ExecutionProvider::Cpu,
-        ExecutionProvider::Xnnpack,
-        ExecutionProvider::Acl,
-        ExecutionProvider::QnnGpu,
-        ExecutionProvider::QnnHtp,
-    ];
-    let Some(provider) = known.into_iter().find(|known| known.name() == name) else {
-        return SelfTest::Failed {
-            why: format!("this program knows no provider {name:?}"),
-        };
+    let provider = match known(name) {
+        Ok(provider) => provider,
+        Err(why) => return SelfTest::Failed { why },
     };
     let failed = |error: &dyn std::fmt::Display| SelfTest::Failed {
         why: error.to_string(),
@@ -203,7 +213,8 @@ fn provider(name: &str, library: &Path) -> SelfTest {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    let (dispatch, available, tolerance) = options(provider);
+    let (dispatch, available) = inference::dispatch(provider);
+    let tolerance = tolerance(provider);
     match available {
         Ok(true) => {}
         Ok(false) => return SelfTest::Absent,
@@ -267,19 +278,27 @@ fn worse(a: f64, b: f64) -> f64 {
 
 /// How long the model takes to load, in microseconds.
 fn model(name: &Id, models: &Path, library: &Path) -> Result<u64, String> {
-    let scan = inference::scan(models).map_err(|error| error.to_string())?;
-    let entry = scan
-        .into_iter()
-        .find(|(found, _)| found == name)
-        .ok_or_else(|| format!("the model {name} has gone from the repository"))?
-        .1
-        .map_err(|error| error.to_string())?
-        .newest()
-        .ok_or(inference::NONE_GIVEN)?;
-    let runtime = Runtime::load(library).map_err(|error| error.to_string())?;
+    let (entry, runtime) = (entry(name, None, models)?, load(library)?);
     let started = Instant::now();
     inference::try_model(&runtime, &entry)?;
     Ok(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX))
+}
+
+fn load(library: &Path) -> Result<Runtime, String> {
+    Runtime::load(library).map_err(|error| error.to_string())
+}
+
+/// A version of a model in the repository; absent: that which a request gets which names none.
+fn entry(name: &Id, version: Option<u64>, models: &Path) -> Result<ModelEntry, String> {
+    let scan = inference::scan(models).map_err(|error| error.to_string())?;
+    let found = scan.into_iter().find(|(found, _)| found == name);
+    let gone = || format!("the model {name} has gone from the repository");
+    let (_, folder) = found.ok_or_else(gone)?;
+    let folder = folder.map_err(|error| error.to_string())?;
+    match version {
+        None => Ok(folder.newest().ok_or(inference::NONE_GIVEN)?),
+        Some(version) => folder.entry(version).ok_or_else(gone),
+    }
 }
 
 /// The key's fingerprint. Only its owner may use a key, so root becomes its owner; others are refused as they should.

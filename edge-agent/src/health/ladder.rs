@@ -221,10 +221,15 @@ impl Ladder {
                     abandoned += 1;
                     actions.push(Action::Replace(worker.clone()));
                 }
-                Some(_) => hopeless = hopeless.or(Some(part)),
+                Some(since) => {
+                    self.stopped.insert(worker.clone(), since);
+                    hopeless = hopeless.or(Some(part));
+                }
             }
         }
-        if let Some(part) = hopeless {
+        // Those who wait for a thread that is given up get their answers before the agent ends.
+        let gives_up_threads = actions.iter().any(|it| matches!(it, Action::Replace(_)));
+        if let Some(part) = hopeless.filter(|_| !gives_up_threads) {
             self.give_up(part, around, actions);
         }
     }

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::{ladder::History, progress::Part, vitals::Pulse, vitals::Vitals};
+use crate::durable;
 
 /// Time between two probes.
 const PROBE_EVERY: Duration = Duration::from_secs(900);
@@ -121,7 +122,7 @@ fn work(folder: &Path, tasks: &Receiver<Task>, pulse: &Pulse, fault: &Mutex<Opti
 fn probe(folder: &Path, round: u64) -> io::Result<()> {
     let text = format!("{round:063}\n");
     let path = folder.join(PROBE_FILE);
-    write_durably(folder, PROBE_FILE, text.as_bytes())?;
+    durable::replace(&path, text.as_bytes())?;
     if fs::read(&path)? == text.as_bytes() {
         Ok(())
     } else {
@@ -132,7 +133,7 @@ fn probe(folder: &Path, round: u64) -> io::Result<()> {
 
 fn keep(folder: &Path, kept: &Kept) -> io::Result<()> {
     let text = serde_json::to_vec(kept)?;
-    write_durably(folder, HISTORY_FILE, &text)
+    durable::replace(&folder.join(HISTORY_FILE), &text)
 }
 
 /// The history that the folder holds; none when there is none that can be read.
@@ -142,17 +143,6 @@ pub fn read(folder: &Path) -> Option<Kept> {
     let mut text = Vec::new();
     file.take(HISTORY_MAX_BYTES).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
-}
-
-/// Replaces a file so that after a power cut it is the old one or the new one, whole: the new one must be on the card
-/// before the name points to it.
-fn write_durably(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let new = folder.join(format!("{name}.new"));
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, folder.join(name))?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use edge_protocol::{Datatype, Id, oip::Inputs, oip::Request, oip::Tensor};
 use tracing::{info, warn};
 
 use super::{
+    compare::difference,
     graph::{Graph, Port},
     model::ModelError,
     model_config::ModelConfig,
@@ -138,7 +139,8 @@ fn is_same(
         let (Some(together), Some(alone)) = (together.get(index), alone.first()) else {
             return Ok(false);
         };
-        if !together.iter().zip(alone).all(|(a, b)| is_close(a, b)) {
+        let is_close = |(a, b)| difference(a, b).is_some_and(|apart| apart <= TOLERANCE);
+        if !together.iter().zip(alone).all(is_close) {
             return Ok(false);
         }
     }
@@ -203,40 +205,4 @@ fn element(datatype: Datatype, whole: bool, part: f32) -> Vec<u8> {
             bytes
         }
     }
-}
-
-/// Whether two outputs are the same but for rounding. Whole numbers and texts must be equal.
-fn is_close(a: &Tensor, b: &Tensor) -> bool {
-    if a.shape != b.shape || a.datatype != b.datatype {
-        return false;
-    }
-    let (Some(a_values), Some(b_values)) = (fractions(a), fractions(b)) else {
-        return a.data == b.data;
-    };
-    let largest = a_values
-        .iter()
-        .fold(1e-6, |largest: f64, value| largest.max(value.abs()));
-    a_values
-        .iter()
-        .zip(&b_values)
-        .all(|(a, b)| (a.is_nan() && b.is_nan()) || a == b || (a - b).abs() <= TOLERANCE * largest)
-}
-
-/// The elements, where they are fractions.
-fn fractions(tensor: &Tensor) -> Option<Vec<f64>> {
-    fn each<const N: usize>(data: &[u8], read: fn([u8; N]) -> f64) -> Vec<f64> {
-        data.as_chunks::<N>()
-            .0
-            .iter()
-            .map(|bytes| read(*bytes))
-            .collect()
-    }
-    let data = &tensor.data;
-    Some(match tensor.datatype {
-        Datatype::Fp16 => each(data, |b| half::f16::from_le_bytes(b).to_f64()),
-        Datatype::Bf16 => each(data, |b| half::bf16::from_le_bytes(b).to_f64()),
-        Datatype::Fp32 => each(data, |b| f32::from_le_bytes(b).into()),
-        Datatype::Fp64 => each(data, f64::from_le_bytes),
-        _ => return None,
-    })
 }

@@ -1,12 +1,15 @@
 //! What the box says of its models in the words of the Open Inference Protocol.
 
+use edge_hal::board::ExecutionProvider;
 use edge_protocol::{
     Id, Status,
-    oip::server::{FailedVersion, IndexEntry, IndexState, ModelMetadata, ModelParameters},
+    oip::server::{
+        FailedVersion, IndexEntry, IndexState, ModelMetadata, ModelParameters, RefusedProvider,
+    },
 };
 
 use super::{
-    Models, PROVIDER,
+    Models,
     models::{Served, State, Version},
 };
 use crate::health::Workers;
@@ -62,7 +65,8 @@ impl Models {
                 outputs: ready.signature.outputs.clone(),
                 parameters: ModelParameters {
                     version: version.to_string(),
-                    execution_provider: PROVIDER.to_owned(),
+                    execution_provider: ready.choice.provider.to_string(),
+                    refused_providers: ready.choice.refused.iter().map(refused).collect(),
                     failed: model.failures().map(failed).collect(),
                 },
             })
@@ -77,6 +81,13 @@ impl Models {
             let entries = served.iter().flat_map(|(name, model)| entries(name, model));
             entries.filter(is_wanted).collect()
         })
+    }
+}
+
+fn refused((provider, reason): &(ExecutionProvider, String)) -> RefusedProvider {
+    RefusedProvider {
+        provider: provider.to_string(),
+        reason: reason.clone(),
     }
 }
 
@@ -120,7 +131,8 @@ mod tests {
 
     use super::*;
     use crate::inference::{
-        Statistics, model::Signature, models::Started, queue::Queue, schedule::Policy,
+        Statistics, graph::Signature, models::Started, providers::Choice, queue::Queue,
+        schedule::Policy,
     };
 
     #[test]
@@ -145,7 +157,11 @@ mod tests {
             queue: Queue::new(name.clone(), Policy::default(), statistics.clone()),
             statistics,
         };
-        models.ready(&name, 1, started, signature);
+        let choice = Choice {
+            provider: ExecutionProvider::Cpu,
+            refused: vec![(ExecutionProvider::QnnGpu, "crashes".to_owned())],
+        };
+        models.ready(&name, 1, started, signature, choice);
         models.failed(&name, 2, "bad graph");
         models.in_trouble(&Id::new("empty").unwrap(), Some("no version".into()));
 
@@ -159,6 +175,12 @@ mod tests {
         let metadata = models.metadata(&name, None).unwrap();
         assert_eq!(metadata.versions, ["1"]);
         assert_eq!(metadata.inputs, [input]);
+        assert_eq!(metadata.parameters.execution_provider, "cpu");
+        let refused = &metadata.parameters.refused_providers[0];
+        assert_eq!(
+            (&*refused.provider, &*refused.reason),
+            ("qnn-gpu", "crashes")
+        );
         assert_eq!(
             metadata.parameters.failed,
             [failed((2, "bad graph".into()))]

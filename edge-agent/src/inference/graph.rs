@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use edge_protocol::{
     Datatype,
-    oip::{Encoding, Inputs, OipError, Request, Tensor},
+    oip::{Encoding, Inputs, OipError, Request, Tensor, server::TensorMetadata},
 };
 
 use super::{model::ModelError, schedule::Shape};
@@ -25,6 +25,13 @@ pub(super) struct Graph {
     pub(super) outputs: Vec<Port>,
     /// Whether inputs may hold NaN and infinities.
     pub(super) allow_non_finite: bool,
+}
+
+/// What a model takes and gives, for those who ask.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Signature {
+    pub(super) inputs: Vec<TensorMetadata>,
+    pub(super) outputs: Vec<TensorMetadata>,
 }
 
 /// A request that fits the model.
@@ -54,6 +61,22 @@ pub(super) enum ReadError {
 }
 
 impl Graph {
+    /// What it takes and gives.
+    pub(super) fn signature(&self) -> Signature {
+        let metadata = |ports: &[Port]| {
+            let metadata = |port: &Port| TensorMetadata {
+                name: port.name.clone(),
+                datatype: port.datatype,
+                shape: port.shape.clone(),
+            };
+            ports.iter().map(metadata).collect()
+        };
+        Signature {
+            inputs: metadata(&self.inputs),
+            outputs: metadata(&self.outputs),
+        }
+    }
+
     /// Whether the first dimension of every input and output may have any length: then it may be the rows of a batch.
     pub(super) fn has_rows(&self) -> bool {
         let mut ports = self.inputs.iter().chain(&self.outputs);

@@ -14,22 +14,22 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use edge_hal::crash_note::Activity;
+use edge_hal::board::ExecutionProvider;
 use edge_protocol::Id;
 use tracing::{error, info, warn};
 
 use super::{
     Models, Runtime,
     crew::Load,
+    graph::Signature,
     manifest::{self, Completeness},
-    model::{Model, Signature},
     model_config::ModelConfig,
     policy,
-    quarantine::{self, Quarantine},
+    providers::Book,
+    quarantine::Quarantine,
     repository::{Mark, ModelEntry, ModelFolder, NONE_GIVEN, scan},
     warmup::warm_up,
     watch::{self, Arrival},
-    worker::Run,
 };
 
 /// Requests to load or unload that may wait.
@@ -39,7 +39,7 @@ const WAITING_MAX: usize = 64;
 const WAITS: &str = "it was not renamed into place and has no manifest.sha256, so it may not be complete; ask for it with load";
 
 /// Where models and what runs them come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Library {
     /// The model repository.
     pub dir: PathBuf,
@@ -93,6 +93,7 @@ impl Loader {
         models: Arc<Models>,
         library: Library,
         quarantine: Quarantine,
+        book: Book,
     ) -> io::Result<Self> {
         let (commands, inbox) = bounded(WAITING_MAX);
         let is_stopping = Arc::new(AtomicBool::new(false));
@@ -111,6 +112,7 @@ impl Loader {
             failed: BTreeMap::new(),
             unloaded: BTreeSet::new(),
             quarantine,
+            book,
             is_stopping: is_stopping.clone(),
         };
         let thread = thread::Builder::new()
@@ -176,6 +178,7 @@ struct State {
     /// Models that an admin has given up.
     unloaded: BTreeSet<Id>,
     quarantine: Quarantine,
+    book: Book,
     is_stopping: Arc<AtomicBool>,
 }
 
@@ -397,17 +400,20 @@ impl State {
         let began = Instant::now();
         self.models.loading(&entry.name, entry.version);
         let runtime = self.runtime()?;
+        let choice = self.book.choose(entry);
+        let provider = choice.provider;
         let signature = Arc::new(OnceLock::new());
-        let load = loading(runtime, entry.clone(), signature.clone());
+        let load = self.loading(runtime, entry.clone(), provider, signature.clone());
         let started = self.models.start(entry, load)?;
         // Set by the first copy.
         let signature = signature.get().cloned().unwrap_or_default();
         self.models
-            .ready(&entry.name, entry.version, started, signature);
+            .ready(&entry.name, entry.version, started, signature, choice);
         info!(
             model = %entry.name,
             version = entry.version,
             load_ms = began.elapsed().as_millis(),
+            %provider,
             "serving model"
         );
         Ok(())
@@ -421,21 +427,22 @@ impl State {
             Runtime::load(&self.library.onnxruntime).map_err(|error| error.to_string())?;
         Ok(self.runtime.insert(Arc::new(runtime)).clone())
     }
-}
 
-/// Loads copies of a model, now and when a thread of it is replaced.
-fn loading(runtime: Arc<Runtime>, entry: ModelEntry, seen: Arc<OnceLock<Signature>>) -> Load {
-    Arc::new(move || {
-        let activity = Activity::new(&quarantine::activity(&entry));
-        let underway = activity.begin();
-        let session = runtime.session(&entry);
-        drop(underway);
-        let session = session.map_err(|error| error.to_string())?;
-        let model = Model::new(session, &entry, activity);
-        let mut model = model.map_err(|error| error.to_string())?;
-        let signature = model.signature();
-        warm_up(&mut model, &signature.inputs, &entry.config)?;
-        seen.get_or_init(|| signature);
-        Ok(Box::new(model) as Box<dyn Run>)
-    })
+    /// Loads copies of a model, now and when a thread of it is replaced.
+    fn loading(
+        &self,
+        runtime: Arc<Runtime>,
+        entry: ModelEntry,
+        provider: ExecutionProvider,
+        seen: Arc<OnceLock<Signature>>,
+    ) -> Load {
+        let sim = self.book.sim();
+        Arc::new(move || {
+            let mut model = runtime.copy(&entry, provider, sim)?;
+            let signature = model.graph().signature();
+            warm_up(&mut *model, &signature.inputs, &entry.config)?;
+            seen.get_or_init(|| signature);
+            Ok(model)
+        })
+    }
 }

@@ -81,7 +81,8 @@ fn parse(line: &str) -> Option<(&str, &str)> {
     (is_hash && stays_inside && !name.is_empty()).then_some((hash, name))
 }
 
-fn hash_of(path: &Path) -> io::Result<String> {
+/// SHA-256 of a file, in hex.
+pub(super) fn hash_of(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 64 << 10];

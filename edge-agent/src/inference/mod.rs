@@ -5,6 +5,7 @@
 mod batching;
 mod catalogue;
 mod classification;
+mod compare;
 mod cores;
 mod crew;
 mod figures;
@@ -17,6 +18,7 @@ mod model_config;
 mod models;
 mod permits;
 mod policy;
+mod providers;
 mod quarantine;
 mod queue;
 mod repository;
@@ -29,18 +31,21 @@ mod warmup;
 mod watch;
 mod worker;
 
-use edge_hal::crash_note::Activity;
+use edge_hal::board::ExecutionProvider;
 
 pub use cores::Cores;
 pub use figures::Figures;
 pub use job::{Job, Reply};
 pub use loader::{Done, Library, LoadError, Loader};
 pub use model_config::{ConfigError, Fill, ModelConfig, VersionPolicy, Warmup, WarmupInput};
-pub use models::{ModelReport, ModelState, Models, PROVIDER};
+pub use models::{ModelReport, ModelState, Models};
 pub use permits::Permits;
+pub use providers::Book;
+pub(crate) use providers::{Trial, try_provider};
 pub use quarantine::Quarantine;
 pub(crate) use repository::NONE_GIVEN;
 pub use repository::{ModelEntry, ModelFolder, RepositoryError, VersionFolder, scan};
+pub(crate) use runtime::dispatch;
 pub use runtime::{Runtime, RuntimeError};
 pub use stages::{BOUNDS_US, Spread, Stage, Stages, Times};
 pub use statistics::Statistics;
@@ -50,10 +55,5 @@ pub use statistics::Statistics;
 /// # Errors
 /// Why it cannot be served.
 pub fn try_model(runtime: &Runtime, entry: &ModelEntry) -> Result<(), String> {
-    let session = runtime.session(entry).map_err(|error| error.to_string())?;
-    let activity = Activity::new(&quarantine::activity(entry));
-    match model::Model::new(session, entry, activity) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.to_string()),
-    }
+    runtime.copy(entry, ExecutionProvider::Cpu, None).map(drop)
 }

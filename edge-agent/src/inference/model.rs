@@ -5,7 +5,7 @@ use std::sync::Arc;
 use edge_hal::crash_note::Activity;
 use edge_protocol::{
     Datatype,
-    oip::{Tensor, TensorError, server::TensorMetadata},
+    oip::{Tensor, TensorError},
 };
 use ort::{
     session::{RunOptions, Session, SessionInputValue},
@@ -33,13 +33,6 @@ pub(super) struct Model {
     labels: Vec<String>,
     /// What a note says when a run kills the agent.
     activity: Activity,
-}
-
-/// What a model takes and gives.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Signature {
-    pub(super) inputs: Vec<TensorMetadata>,
-    pub(super) outputs: Vec<TensorMetadata>,
 }
 
 /// Why a request does not fit the model, or the model failed.
@@ -133,22 +126,6 @@ impl Model {
             labels: entry.config.labels.clone(),
             activity,
         })
-    }
-
-    /// What it takes and gives.
-    pub(super) fn signature(&self) -> Signature {
-        let metadata = |ports: &[Port]| {
-            let metadata = |port: &Port| TensorMetadata {
-                name: port.name.clone(),
-                datatype: port.datatype,
-                shape: port.shape.clone(),
-            };
-            ports.iter().map(metadata).collect()
-        };
-        Signature {
-            inputs: metadata(&self.graph.inputs),
-            outputs: metadata(&self.graph.outputs),
-        }
     }
 }
 

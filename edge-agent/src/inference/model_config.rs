@@ -63,6 +63,9 @@ pub struct Warmup {
     pub count: usize,
     /// By name of the model's input; those not named are zeros of the graph's shape.
     pub inputs: BTreeMap<String, WarmupInput>,
+    /// What those not named are instead.
+    #[serde(skip)]
+    pub(super) others: Fill,
 }
 
 /// An input of a [`Warmup`].
@@ -144,6 +147,17 @@ impl Default for Warmup {
         Self {
             count: 1,
             inputs: BTreeMap::new(),
+            others: Fill::Zeros,
+        }
+    }
+}
+
+impl Warmup {
+    /// A request of such elements and the graph's shapes.
+    pub(super) fn filled(others: Fill) -> Self {
+        Self {
+            others,
+            ..Self::default()
         }
     }
 }
@@ -170,6 +184,12 @@ impl ModelConfig {
         self.warmup
             .clone()
             .unwrap_or_else(|| vec![Warmup::default()])
+    }
+
+    /// The requests of a warm-up that the file gives; none where it does not say, or wants none.
+    #[must_use]
+    pub fn given_warmup(&self) -> &[Warmup] {
+        self.warmup.as_deref().unwrap_or_default()
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
@@ -311,6 +331,7 @@ mod tests {
                     ("pixels".into(), pixels),
                     ("scale".into(), WarmupInput::default()),
                 ]),
+                others: Fill::Zeros,
             }]),
             labels: vec!["cat".into(), "dog".into()],
         };

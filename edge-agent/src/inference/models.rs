@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use edge_hal::board::ExecutionProvider;
 use edge_protocol::{Id, Status};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -18,7 +19,8 @@ use tracing::error;
 use super::{
     Cores, Job, Permits, Statistics, batching,
     crew::{Crew, Load, Shared, Work},
-    model::Signature,
+    graph::Signature,
+    providers::Choice,
     queue::Queue,
     repository::ModelEntry,
 };
@@ -80,6 +82,7 @@ pub(super) struct Started {
 pub(super) struct Ready {
     queue: Queue,
     pub(super) signature: Signature,
+    pub(super) choice: Choice,
     pub(super) statistics: Arc<Statistics>,
 }
 
@@ -183,6 +186,10 @@ pub struct ModelReport {
     pub version: u64,
     /// Its state.
     pub state: ModelState,
+    /// Execution provider that runs it; none while none does.
+    pub provider: Option<ExecutionProvider>,
+    /// The board's other providers, as `PROVIDER: REASON`.
+    pub refused_providers: Vec<String>,
     /// The highest version that could not be loaded, with the reason, where it is that which serves or a higher one.
     pub failed: Option<(u64, String)>,
     /// Requests that wait.
@@ -190,9 +197,6 @@ pub struct ModelReport {
     /// What it has done.
     pub statistics: Arc<Statistics>,
 }
-
-/// Execution provider of every model: ONNX Runtime's own CPU kernels.
-pub const PROVIDER: &str = "CPUExecutionProvider";
 
 impl Models {
     /// No models.
@@ -272,12 +276,20 @@ impl Models {
     }
 
     /// A version takes requests from now on. A copy of it that did so ends with those that it has.
-    pub(super) fn ready(&self, name: &Id, version: u64, started: Started, signature: Signature) {
+    pub(super) fn ready(
+        &self,
+        name: &Id,
+        version: u64,
+        started: Started,
+        signature: Signature,
+        choice: Choice,
+    ) {
         let Started { queue, statistics } = started;
         self.change(name, |model| {
             let state = State::Ready(Ready {
                 queue,
                 signature,
+                choice,
                 statistics,
             });
             let version_now = Version {
@@ -439,7 +451,14 @@ impl Models {
     pub fn report(&self) -> Vec<ModelReport> {
         let report = |(name, model): (&Id, &Served)| {
             let (version, state) = model.summary();
+            let choice = model.ready().next_back().map(|(_, ready)| &ready.choice);
+            let refused = choice.map(|choice| choice.refused.iter());
+            let refused = refused.into_iter().flatten();
             ModelReport {
+                provider: choice.map(|choice| choice.provider),
+                refused_providers: refused
+                    .map(|(other, why)| format!("{other}: {why}"))
+                    .collect(),
                 name: name.clone(),
                 version,
                 state,
@@ -524,7 +543,9 @@ mod tests {
     use edge_protocol::oip::Encoding;
 
     use super::*;
-    use crate::inference::{Library, Loader, Quarantine, Reply, queue::Line, schedule::Policy};
+    use crate::inference::{
+        Book, Library, Loader, Quarantine, Reply, queue::Line, schedule::Policy,
+    };
 
     fn job() -> (Job, mpsc::Receiver<Outcome>) {
         let (sender, outcome) = mpsc::channel();
@@ -557,7 +578,8 @@ mod tests {
         let queue = Queue::new(digits(), Policy::default(), statistics.clone());
         let line = queue.line();
         let started = Started { queue, statistics };
-        models.ready(&digits(), version, started, Signature::default());
+        let signature = Signature::default();
+        models.ready(&digits(), version, started, signature, Choice::CPU);
         line
     }
 
@@ -573,7 +595,8 @@ mod tests {
             dir: empty.path().to_owned(),
             onnxruntime: "nowhere.so".into(),
         };
-        let loader = Loader::start(models.clone(), library, Quarantine::default()).unwrap();
+        let (quarantine, book) = (Quarantine::default(), Book::default());
+        let loader = Loader::start(models.clone(), library, quarantine, book).unwrap();
         let (done, is_done) = mpsc::channel();
         loader.unload(digits(), Box::new(move |result| done.send(result).unwrap()));
         is_done.recv().unwrap().unwrap_err();

@@ -6,8 +6,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    fs::File,
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +15,7 @@ use edge_protocol::Id;
 use tracing::{error, info, warn};
 
 use super::{ModelEntry, repository::Mark};
+use crate::durable;
 
 /// File of the list in the data folder.
 const LIST: &str = "quarantine";
@@ -103,21 +103,10 @@ impl Quarantine {
             // Writing to a text cannot fail.
             writeln!(text, "{name} {version} {mark} {signal}").ok();
         }
-        if let Err(error) = replace(list, &text) {
+        if let Err(error) = durable::replace(list, text.as_bytes()) {
             warn!(%error, "cannot keep which models have killed the agent");
         }
     }
-}
-
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    // The rename is lasting once its folder is.
-    path.parent()
-        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 /// Who has killed the agent: what the thread was at that the signal came to. Where it was at nothing, as a thread of the

@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use edge_hal::{
+    board::{ExecutionProvider, SimProvider},
+    crash_note::Activity,
+};
 use ort::{
     environment::Environment,
+    ep::{self, ExecutionProvider as _, ExecutionProviderDispatch},
     session::{Session, builder::GraphOptimizationLevel},
 };
 
-use super::repository::ModelEntry;
+use super::{model::Model, providers::SimModel, quarantine, repository::ModelEntry, worker::Run};
 
 /// ONNX Runtime in this process.
 pub struct Runtime {
@@ -67,14 +72,44 @@ impl Runtime {
         &self.environment
     }
 
-    /// Loads one copy of a model.
+    /// Loads one copy of a model; `sim` is what the simulated accelerator does to it.
     ///
     /// # Errors
-    /// [`RuntimeError::Graph`] when the runtime refuses it.
-    pub fn session(&self, entry: &ModelEntry) -> Result<Session, RuntimeError> {
+    /// Why it cannot be served.
+    pub(super) fn copy(
+        &self,
+        entry: &ModelEntry,
+        provider: ExecutionProvider,
+        sim: Option<SimProvider>,
+    ) -> Result<Box<dyn Run>, String> {
+        let activity = Activity::new(&quarantine::activity(entry));
+        let underway = activity.begin();
+        let session = self.session(entry, provider);
+        drop(underway);
+        let session = session.map_err(|error| error.to_string())?;
+        let model = Model::new(session, entry, activity).map_err(|error| error.to_string())?;
+        Ok(match sim {
+            Some(does) if provider == ExecutionProvider::Sim => {
+                Box::new(SimModel::new(model, does))
+            }
+            _ => Box::new(model),
+        })
+    }
+
+    fn session(
+        &self,
+        entry: &ModelEntry,
+        provider: ExecutionProvider,
+    ) -> Result<Session, RuntimeError> {
         let graph_error = |error: &dyn std::fmt::Display| RuntimeError::Graph {
             path: entry.graph.clone(),
             why: error.to_string(),
+        };
+        let own = match provider {
+            // What is there without being asked for.
+            ExecutionProvider::Cpu | ExecutionProvider::Sim => Vec::new(),
+            // Without this the runtime would fall back to its CPU kernels and say nothing.
+            _ => vec![dispatch(provider).0.error_on_failure()],
         };
         // Spinning threads burn power between requests, and steal the second core of a small machine.
         Session::builder(&self.environment)
@@ -85,7 +120,30 @@ impl Runtime {
             .map_err(|e| graph_error(&e))?
             .with_intra_op_spinning(false)
             .map_err(|e| graph_error(&e))?
+            .with_execution_providers(own)
+            .map_err(|e| graph_error(&e))?
             .commit_from_file(&entry.graph)
             .map_err(|e| graph_error(&e))
+    }
+}
+
+/// How ONNX Runtime is asked for a provider, and whether the library has it. The simulated one computes on the CPU.
+pub(crate) fn dispatch(
+    provider: ExecutionProvider,
+) -> (ExecutionProviderDispatch, ort::Result<bool>) {
+    match provider {
+        ExecutionProvider::Cpu | ExecutionProvider::Sim => {
+            (ep::CPU::default().build(), ep::CPU::is_available())
+        }
+        ExecutionProvider::Xnnpack => (ep::XNNPACK::default().build(), ep::XNNPACK::is_available()),
+        ExecutionProvider::Acl => (ep::ACL::default().build(), ep::ACL::is_available()),
+        ExecutionProvider::QnnGpu => (
+            ep::QNN::default().with_backend_path("libQnnGpu.so").build(),
+            ep::QNN::is_available(),
+        ),
+        ExecutionProvider::QnnHtp => (
+            ep::QNN::default().with_backend_path("libQnnHtp.so").build(),
+            ep::QNN::is_available(),
+        ),
     }
 }

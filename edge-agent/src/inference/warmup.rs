@@ -80,7 +80,7 @@ fn answer_all(
 }
 
 /// The request that a warm-up stands for, for a model with these inputs.
-fn request(inputs: &[TensorMetadata], warmup: &Warmup) -> Result<Request, String> {
+pub(super) fn request(inputs: &[TensorMetadata], warmup: &Warmup) -> Result<Request, String> {
     if let Some(name) = warmup
         .inputs
         .keys()
@@ -93,7 +93,12 @@ fn request(inputs: &[TensorMetadata], warmup: &Warmup) -> Result<Request, String
     let tensors: Result<Vec<_>, _> = inputs
         .iter()
         .map(|input| {
-            let wanted = warmup.inputs.get(&input.name).cloned().unwrap_or_default();
+            let others = || WarmupInput {
+                shape: None,
+                fill: warmup.others,
+            };
+            let wanted = warmup.inputs.get(&input.name).cloned();
+            let wanted = wanted.unwrap_or_else(others);
             tensor(input, &wanted)
         })
         .collect();

@@ -239,7 +239,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::inference::{Library, Quarantine};
+    use crate::inference::{Book, Library, Quarantine};
 
     fn operations(dir: &std::path::Path) -> Operations {
         let models = Arc::new(Models::new());
@@ -247,7 +247,10 @@ mod tests {
             dir: dir.to_owned(),
             onnxruntime: "nowhere.so".into(),
         };
-        let loader = Loader::start(models.clone(), library, Quarantine::default()).unwrap();
+        let loader = {
+            let (quarantine, book) = (Quarantine::default(), Book::default());
+            Loader::start(models.clone(), library, quarantine, book).unwrap()
+        };
         Operations::new(models, Arc::new(loader))
     }
 

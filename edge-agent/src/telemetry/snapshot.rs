@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use edge_hal::Board;
+use edge_hal::{Board, board::ExecutionProvider};
 use edge_protocol::{Status, metric, sparkplug::Value};
 use tracing::warn;
 
 use crate::{
     hardware::{Hardware, Look, Looks},
-    inference::{ModelReport, ModelState, Models, PROVIDER, Stage},
+    inference::{ModelReport, ModelState, Models, Stage},
     requests::service::Service,
 };
 
@@ -167,7 +167,10 @@ fn take_board(look: &Look, put: &mut impl FnMut(&str, Value)) {
 
 fn take_model(report: &ModelReport, put: &mut impl FnMut(&str, Value)) {
     let mut put = |name: &str, value| put(&metric::of_model(report.name.as_str(), name), value);
-    put(metric::PROVIDER, Value::Text(PROVIDER.to_owned()));
+    let provider = report.provider.map_or("", ExecutionProvider::name);
+    put(metric::PROVIDER, Value::Text(provider.to_owned()));
+    let refused = report.refused_providers.join("; ");
+    put(metric::REFUSED_PROVIDERS, Value::Text(refused));
     put(metric::MODEL_VERSION, Value::UInt(report.version));
     let state = match &report.state {
         ModelState::Loading => "loading".to_owned(),
@@ -241,6 +244,8 @@ mod tests {
             name: Id::new("digits").unwrap(),
             version: 2,
             state: ModelState::Ready,
+            provider: Some(ExecutionProvider::Cpu),
+            refused_providers: vec!["acl: crashes".to_owned(), "xnnpack: slower".to_owned()],
             failed: Some((3, "bad graph".to_owned())),
             waiting: 5,
             statistics: Arc::new(statistics),
@@ -264,6 +269,10 @@ mod tests {
         ] {
             assert_eq!(of(name), Some(&Value::UInt(value)), "{name}");
         }
+        let text = |text: &str| Value::Text(text.to_owned());
+        assert_eq!(of(metric::PROVIDER), Some(&text("cpu")));
+        let refused = text("acl: crashes; xnnpack: slower");
+        assert_eq!(of(metric::REFUSED_PROVIDERS), Some(&refused));
         let failed = Value::Text("3: bad graph".to_owned());
         assert_eq!(of(metric::FAILED_VERSION), Some(&failed));
     }

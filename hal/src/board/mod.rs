@@ -43,7 +43,7 @@ pub use self::{
         StorageConfig, StorageSource, StorageTechnology, UbootEnvCopy,
     },
     problem::BoardProblem,
-    work::{AcceleratorsConfig, ExecutionProvider, RenderingConfig},
+    work::{AcceleratorsConfig, ExecutionProvider, RenderingConfig, SimProvider},
 };
 
 #[cfg(feature = "schema")]

@@ -12,6 +12,8 @@ pub struct AcceleratorsConfig {
     /// Clusters whose cores run models, by name; none for all.
     #[serde(default)]
     pub inference_clusters: Vec<String>,
+    /// What the simulated accelerator does to models; must be there where `execution_providers` names `sim`.
+    pub sim: Option<SimProvider>,
 }
 
 /// An execution provider of ONNX Runtime.
@@ -29,9 +31,52 @@ pub enum ExecutionProvider {
     QnnGpu,
     /// Qualcomm's runtime on the Hexagon processor.
     QnnHtp,
+    /// A simulated accelerator, for simulated boards.
+    Sim,
+}
+
+/// What the simulated accelerator does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum SimProvider {
+    /// Remembers its last answer, and gives it again without computing.
+    Fast,
+    /// Takes 20 ms more for each run.
+    Slow,
+    /// Gives wrong answers.
+    Differ,
+    /// Crashes the process.
+    Crash,
+}
+
+impl SimProvider {
+    /// All that it can be told to do.
+    pub const ALL: [Self; 4] = [Self::Fast, Self::Slow, Self::Differ, Self::Crash];
+
+    /// Name in board files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Slow => "slow",
+            Self::Differ => "differ",
+            Self::Crash => "crash",
+        }
+    }
 }
 
 impl ExecutionProvider {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Cpu,
+        Self::Xnnpack,
+        Self::Acl,
+        Self::QnnGpu,
+        Self::QnnHtp,
+        Self::Sim,
+    ];
+
     /// Name in board files and telemetry.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -41,6 +86,7 @@ impl ExecutionProvider {
             Self::Acl => "acl",
             Self::QnnGpu => "qnn-gpu",
             Self::QnnHtp => "qnn-htp",
+            Self::Sim => "sim",
         }
     }
 }

@@ -163,11 +163,23 @@ pub struct ModelMetadata {
 pub struct ModelParameters {
     /// Version that inputs and outputs are of.
     pub version: String,
-    /// Execution provider that runs it.
+    /// Execution provider that runs it, by its name in board files.
     pub execution_provider: String,
+    /// The board's other execution providers, with the reason why each does not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused_providers: Vec<RefusedProvider>,
     /// Versions that do not take requests, with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<FailedVersion>,
+}
+
+/// An execution provider that does not run a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedProvider {
+    /// The provider, by its name in board files.
+    pub provider: String,
+    /// Why it does not.
+    pub reason: String,
 }
 
 /// A version that could not be loaded.

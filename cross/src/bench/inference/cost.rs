@@ -37,3 +37,9 @@ pub(super) fn resident_kib(process: &Process) -> Result<u64, BenchError> {
             BenchError::System("find VmRSS", io::Error::from(io::ErrorKind::InvalidData))
         })
 }
+
+/// Microseconds for each of so many.
+#[allow(clippy::cast_precision_loss, reason = "far less than 2^52")]
+pub(super) fn each_us(nanoseconds: u64, count: u64) -> f64 {
+    nanoseconds as f64 / 1e3 / count.max(1) as f64
+}

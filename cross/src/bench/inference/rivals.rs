@@ -115,7 +115,7 @@ pub(super) fn measure(plan: &Plan, port: u16, folder: &Path) -> Result<Rivals, B
                 let measured = rival.load.run(in_flight, plan.round)?;
                 let spent = cost::processor_ns(&rival.process)?.saturating_sub(before);
                 rates.push(measured.per_second());
-                costs.push(each_us(spent, measured.answered));
+                costs.push(cost::each_us(spent, measured.answered));
             }
         }
         let each = all
@@ -154,11 +154,6 @@ pub(super) fn measure(plan: &Plan, port: u16, folder: &Path) -> Result<Rivals, B
         });
     }
     Ok(Rivals { closed, open })
-}
-
-#[allow(clippy::cast_precision_loss, reason = "far less than 2^52")]
-fn each_us(nanoseconds: u64, count: u64) -> f64 {
-    nanoseconds as f64 / 1e3 / count.max(1) as f64
 }
 
 impl Rivals {

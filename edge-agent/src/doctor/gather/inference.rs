@@ -2,10 +2,8 @@
 
 use std::{ffi::OsString, path::Path, time::Duration};
 
-use super::super::{
-    child,
-    verdict::work::{RuntimeFacts, SelfTest, VulkanDevice},
-};
+use super::super::verdict::work::{RuntimeFacts, SelfTest, VulkanDevice};
+use crate::child;
 
 fn probe<const N: usize>(words: [&str; N]) -> Vec<OsString> {
     let words = words.into_iter().map(OsString::from);

@@ -18,16 +18,13 @@ use edge_hal::{
 };
 
 use super::{
-    super::{
-        child,
-        verdict::{
-            machine::IdentityFacts,
-            resources::{DataFacts, MemoryFacts},
-        },
+    super::verdict::{
+        machine::IdentityFacts,
+        resources::{DataFacts, MemoryFacts},
     },
     Context, chain,
 };
-use crate::presence;
+use crate::{child, presence};
 
 /// Bytes of the file with which the data folder is tried.
 const TRIAL_BYTES: usize = 4_096;

@@ -145,6 +145,14 @@ impl Check<'_> {
             providers,
             || "execution_providers names one provider twice".to_owned(),
         );
+        let has_sim = work.execution_providers.contains(&ExecutionProvider::Sim);
+        self.rule(has_sim == work.sim.is_some(), providers, || {
+            "execution_providers names \"sim\" exactly where the key sim says what it does"
+                .to_owned()
+        });
+        self.rule(!has_sim || board.compatible.is_empty(), providers, || {
+            "execution_providers names \"sim\", which only a simulated board has".to_owned()
+        });
         let clusters: Vec<&str> = board.cpu_clusters.iter().map(|c| c.name.as_str()).collect();
         for (index, name) in work.inference_clusters.iter().enumerate() {
             let place = steps!["accelerators", "inference_clusters", index];

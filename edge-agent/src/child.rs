@@ -1,5 +1,5 @@
 //! Questions to a process of their own: what crashes or hangs there (drivers, libraries that are not what they should
-//! be) costs one line of the report.
+//! be) costs an answer.
 
 use std::{
     ffi::OsString,
@@ -22,7 +22,7 @@ const WORDS_MAX_CHARS: usize = 300;
 
 /// Why a child gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ChildError {
+pub(crate) enum ChildError {
     #[error("cannot start a process for it: {0}")]
     Start(#[source] io::Error),
     #[error("does not answer in {} s", .0.as_secs_f32())]
@@ -36,7 +36,7 @@ pub(super) enum ChildError {
 }
 
 /// Runs this program with `arguments`; its answer is the JSON on its standard output. It is killed after `limit`.
-pub(super) fn ask<T: DeserializeOwned>(
+pub(crate) fn ask<T: DeserializeOwned>(
     arguments: impl IntoIterator<Item = OsString>,
     limit: Duration,
 ) -> Result<T, ChildError> {
