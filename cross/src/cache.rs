@@ -123,6 +123,12 @@ impl Cache {
         self.venv().join("bin/python")
     }
 
+    /// Node.js and AsyncAPI's parser.
+    #[must_use]
+    pub fn asyncapi(&self) -> PathBuf {
+        self.root.join("asyncapi")
+    }
+
     /// A model repository of realistic cost: SqueezeNet and ResNet50.
     #[must_use]
     pub fn models(&self) -> PathBuf {

@@ -6,6 +6,7 @@
 //! - [`shell`]: other programs, run behind a spinner or in plain sight
 //! - [`setup`]: what building and testing needs beyond Rust itself
 //! - [`suites`]: `cargo xtask test`
+//! - [`firmware`]: the example firmware of a sensor, built and emulated
 //! - [`processes`]: real processes, supervised: brokers, indexers, agents
 //! - [`region`]: a whole region on this machine
 //! - [`sensor`]: `edgectl sense` as a child process
@@ -16,6 +17,7 @@ pub mod bench;
 pub mod boards;
 pub mod cache;
 pub mod demo;
+pub mod firmware;
 pub mod processes;
 pub mod region;
 pub mod sensor;

@@ -4,6 +4,7 @@
 //! stamp and product are there.
 
 pub mod apt;
+pub mod asyncapi;
 pub mod cargo_tools;
 pub mod core_library;
 pub mod models;
@@ -31,6 +32,8 @@ pub enum SetupError {
     Python(#[from] python::PythonError),
     #[error(transparent)]
     OnnxRuntime(#[from] onnxruntime::OnnxRuntimeError),
+    #[error(transparent)]
+    AsyncApi(#[from] asyncapi::AsyncApiError),
     #[error(transparent)]
     Models(#[from] models::ModelsError),
     #[error(transparent)]
@@ -75,6 +78,7 @@ pub fn for_tests(cache: &Cache, rust_source: Option<&Path>) -> Result<CoreLibrar
         onnxruntime::ensure(cache, arch)?;
     }
     python::ensure(cache)?;
+    asyncapi::ensure(cache, onnxruntime::host()?)?;
     models::ensure(cache)?;
     cargo_tools::ensure(cache)?;
     Ok(core_library::ensure(cache, rust_source)?)

@@ -12,6 +12,7 @@ use cargo_metadata::MetadataCommand;
 use clap::ValueEnum;
 
 use crate::cache::Cache;
+use crate::firmware;
 use crate::setup::core_library::{CoreLibrary, TARGET};
 use crate::setup::{cargo_tools, onnxruntime};
 use crate::shell::{self, CommandError};
@@ -25,7 +26,7 @@ pub enum Suite {
     Deny,
     /// Lints, with warnings denied.
     Clippy,
-    /// The protocol crate builds for a microcontroller.
+    /// The protocol crate and a sensor's firmware build for a microcontroller.
     Thumb,
     /// The fuzz targets, which no other suite compiles, still fit the decoders.
     Fuzz,
@@ -55,6 +56,9 @@ pub enum SuitesError {
         #[source]
         source: io::Error,
     },
+    /// The firmware could not be weighed.
+    #[error(transparent)]
+    Firmware(#[from] firmware::FirmwareError),
     /// This machine cannot run the models.
     #[error(transparent)]
     Machine(#[from] onnxruntime::OnnxRuntimeError),
@@ -188,9 +192,12 @@ impl Runner<'_> {
                 if let CoreLibrary::Source(_) = self.core_library {
                     println!("core for {TARGET} is built from source");
                 }
-                see(&mut self
-                    .core_library
-                    .build("edge-protocol", &self.target_folder))
+                let mut protocol = self.core_library.build(&self.target_folder.join("build-std"));
+                let protocol = see(protocol.args(["--package", "edge-protocol"]))?;
+                if !protocol.0 {
+                    return Ok(protocol);
+                }
+                self.firmware()
             }
             Suite::Build => self.plain(&["build", "--workspace"]),
             Suite::Tests => {
@@ -198,6 +205,10 @@ impl Runner<'_> {
                 let built = self.plain(&["build", "--workspace", "--bins"])?;
                 if !built.0 {
                     return Ok(built);
+                }
+                let firmware = self.firmware()?;
+                if !firmware.0 {
+                    return Ok(firmware);
                 }
                 let mut command = self.cargo(&["nextest", "run", "--no-fail-fast"]);
                 if self.nextest.is_empty() {
@@ -210,6 +221,17 @@ impl Runner<'_> {
                 LIBTEST_CLOSES,
             ),
         }
+    }
+
+    /// Builds a sensor's example firmware, and says what it takes.
+    fn firmware(&self) -> Result<(bool, Tally), SuitesError> {
+        let built = see(&mut firmware::build(self.core_library, &self.target_folder))?;
+        if built.0 {
+            let firmware::Size { flash, ram } =
+                firmware::size(&firmware::path(&self.target_folder))?;
+            println!("a sensor's firmware for {TARGET}: {flash} bytes of flash, {ram} of RAM and the stack");
+        }
+        Ok(built)
     }
 
     fn cargo(&self, arguments: &[&str]) -> Command {

@@ -1,7 +1,8 @@
 //! All that crosses a wire between sensors, boxes and their region.
 //!
 //! Without features the crate is `no_std` and allocates nothing, so that a sensor's firmware uses the same
-//! names, limits and bytes as the box: [`Id`], [`topic`], [`Status`], [`Datatype`], [`compact`].
+//! names, limits and bytes as the box: [`Id`], [`topic`], [`Status`], [`Datatype`], [`compact`]; [`sensor`] is its side of a
+//! request as a state machine.
 //! The feature `std` adds what only hosts need: [`oip`] (Open Inference Protocol v2 as JSON and binary tensors),
 //! [`envelope`] (requests from MQTT 3.1.1 sensors), [`sparkplug`], the telemetry's [`metric`] names, and
 //! [`provisioning`] (what an owner tells a box before its first start).
@@ -14,6 +15,7 @@ mod datatype;
 mod id;
 pub mod limit;
 pub mod property;
+pub mod sensor;
 mod status;
 pub mod text;
 pub mod topic;

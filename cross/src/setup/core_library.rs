@@ -69,15 +69,15 @@ pub enum CoreLibraryError {
 }
 
 impl CoreLibrary {
-    /// `cargo build` of one package for [`TARGET`].
+    /// `cargo build` for [`TARGET`], into a folder of its own: build scripts watch `RUSTC_BOOTSTRAP`, so the host's build
+    /// cache must not see it.
     #[must_use]
-    pub fn build(&self, package: &str, target_folder: &Path) -> Command {
+    pub fn build(&self, target_folder: &Path) -> Command {
         let mut command = shell::cargo();
-        command.args(["build", "--package", package, "--target", TARGET]);
+        command.args(["build", "--target", TARGET, "--target-dir"]);
+        command.arg(target_folder);
         if let Self::Source(library) = self {
-            // Build scripts watch RUSTC_BOOTSTRAP, so the host's build cache must not see it.
-            command.args(["-Zbuild-std=core", "--target-dir"]);
-            command.arg(target_folder.join("build-std"));
+            command.arg("-Zbuild-std=core");
             command
                 .env("RUSTC_BOOTSTRAP", "1")
                 .env("__CARGO_TESTS_ONLY_SRC_ROOT", library);

@@ -119,6 +119,12 @@ const PACKAGES: &[Package] = &[
         why: "makes and checks Android sparse images",
     },
     Package {
+        name: "qemu-system-arm",
+        program: "qemu-system-arm",
+        purpose: Purpose::Test,
+        why: "a microcontroller to run a sensor's firmware in",
+    },
+    Package {
         name: "systemd",
         program: "systemd-analyze",
         purpose: Purpose::Test,

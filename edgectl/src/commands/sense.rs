@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use edge_protocol::{BrokerUrl, Id, limit::EXPIRY_MAX_S, oip::Encoding};
+use edge_protocol::{BrokerUrl, Id, limit::EXPIRY_MAX_S, oip::Encoding, sensor::Patience};
 use indicatif::{ProgressBar, ProgressStyle};
 use rumqttc::v5::mqttbytes::QoS;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +18,7 @@ use crate::{
     exit::Exit,
     sensor::{
         dataset::Dataset,
-        ledger::{Patience, Tally},
+        ledger::Tally,
         link::{Link, LinkSettings},
         pace::{End, Pace},
         report::Report,

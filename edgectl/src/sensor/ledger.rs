@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use edge_protocol::sensor::{Attempt, Look, Patience, whole_seconds};
 use hdrhistogram::Histogram;
 
 /// Failure of a request that nobody answered in time.
@@ -16,33 +17,6 @@ pub const EXPIRED: &str = "expired";
 pub const BAD_ANSWER: &str = "bad-answer";
 /// Failure of a request that was still open when the run was ended from outside.
 pub const ABANDONED: &str = "abandoned";
-
-/// How patient a sensor is.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// A request is given up this long after it was first sent.
-    pub expiry: Duration,
-    /// A request without an answer is sent again after this long.
-    pub first_repeat: Duration,
-    /// The pause doubles with each repeat, up to this.
-    pub longest_repeat: Duration,
-}
-
-impl Patience {
-    /// Repeats after 2, 4, 8 and at most 30 seconds, until `expiry`.
-    #[must_use]
-    pub const fn until(expiry: Duration) -> Self {
-        Self {
-            expiry,
-            first_repeat: Duration::from_secs(2),
-            longest_repeat: Duration::from_secs(30),
-        }
-    }
-
-    fn longer(&self, pause: Duration) -> Duration {
-        (pause * 2).min(self.longest_repeat)
-    }
-}
 
 /// A request that is to be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,12 +142,7 @@ pub struct Ledger {
 /// A request without a final answer.
 #[derive(Debug)]
 struct Open {
-    first_sent: Duration,
-    deadline: Duration,
-    /// When to look at it: to send it again, or at the deadline.
-    due: Duration,
-    /// Pause after the next sending.
-    pause: Duration,
+    attempt: Attempt,
     /// The last 429 or 503.
     refusal: Option<(u16, String)>,
 }
@@ -219,24 +188,22 @@ impl Ledger {
         let number = self.next_number;
         self.next_number += 1;
         self.tally.requests += 1;
-        let deadline = now + self.patience.expiry;
-        let due = if self.is_link_up {
-            deadline.min(now + self.patience.first_repeat)
-        } else {
-            deadline
+        let mut attempt = Attempt::new(now, &self.patience);
+        let first = attempt.look(now, &self.patience);
+        let remaining = match first {
+            Look::Send { remaining } => remaining,
+            // Only without any patience.
+            Look::Wait | Look::GiveUp => Duration::ZERO,
         };
-        let request = Open {
-            first_sent: now,
-            deadline,
-            due,
-            pause: self.patience.longer(self.patience.first_repeat),
-            refusal: None,
-        };
-        self.schedule.insert((due, number));
-        self.open.insert(number, request);
+        if !self.is_link_up {
+            attempt.hold();
+        }
+        self.schedule.insert((attempt.due(), number));
+        let refusal = None;
+        self.open.insert(number, Open { attempt, refusal });
         Send {
             number,
-            expiry_s: whole_seconds(deadline - now),
+            expiry_s: whole_seconds(remaining),
         }
     }
 
@@ -251,13 +218,11 @@ impl Ledger {
         while let Some((due, number)) = self.schedule.first().copied()
             && due <= now
         {
-            match self.open.get_mut(&number) {
-                Some(request) if now < request.deadline => {
-                    let due = now + request.pause;
-                    request.pause = self.patience.longer(request.pause);
-                    let expiry_s = whole_seconds(request.deadline - now);
-                    self.reschedule(number, due);
+            let patience = self.patience;
+            match self.change(number, |attempt| attempt.look(now, &patience)) {
+                Some(Look::Send { remaining }) => {
                     self.tally.retries += 1;
+                    let expiry_s = whole_seconds(remaining);
                     return Some(Send { number, expiry_s });
                 }
                 _ => self.give_up(number),
@@ -278,7 +243,7 @@ impl Ledger {
         };
         match verdict {
             Verdict::Answered { is_correct } => {
-                let latency = now.saturating_sub(request.first_sent);
+                let latency = now.saturating_sub(request.attempt.begun());
                 self.tally.answered += 1;
                 self.tally.labelled += u64::from(is_correct.is_some());
                 self.tally.correct += u64::from(is_correct == Some(true));
@@ -291,11 +256,13 @@ impl Ledger {
                 message,
             } => {
                 request.refusal = Some((status, message));
-                // A box that answers is no silent one: the pause for silence starts afresh.
-                request.pause = self.patience.first_repeat;
-                let wait = retry_after.unwrap_or(self.patience.first_repeat);
-                let due = now + wait.max(Duration::from_millis(1));
-                self.reschedule(number, due);
+                let (patience, is_link_up) = (self.patience, self.is_link_up);
+                self.change(number, |attempt| {
+                    attempt.refuse(now, retry_after, &patience);
+                    if !is_link_up {
+                        attempt.hold();
+                    }
+                });
             }
             Verdict::Failed { reason, message } => {
                 self.tally.fail(&reason, message);
@@ -307,33 +274,29 @@ impl Ledger {
     /// The connection is lost: nothing can be sent again until it is back.
     pub fn link_down(&mut self) {
         self.is_link_up = false;
-        self.reschedule_all(Duration::MAX);
+        self.change_all(Attempt::hold);
     }
 
     /// The connection is back: whatever has no answer is to be sent again at once.
     pub fn link_up(&mut self, now: Duration) {
         self.is_link_up = true;
-        self.reschedule_all(now);
+        self.change_all(|attempt| attempt.hasten(now));
     }
 
-    fn reschedule_all(&mut self, due: Duration) {
+    fn change_all(&mut self, change: impl Fn(&mut Attempt)) {
         let numbers: Vec<u64> = self.open.keys().copied().collect();
         for number in numbers {
-            self.reschedule(number, due);
+            self.change(number, &change);
         }
     }
 
-    /// Moves the next look at a request to `due`, or to its deadline where that is earlier or the link is down.
-    fn reschedule(&mut self, number: u64, due: Duration) {
-        if let Some(request) = self.open.get_mut(&number) {
-            self.schedule.remove(&(request.due, number));
-            request.due = if self.is_link_up {
-                due.min(request.deadline)
-            } else {
-                request.deadline
-            };
-            self.schedule.insert((request.due, number));
-        }
+    /// Changes when to look at a request next; `None` when it has ended.
+    fn change<T>(&mut self, number: u64, change: impl FnOnce(&mut Attempt) -> T) -> Option<T> {
+        let request = self.open.get_mut(&number)?;
+        self.schedule.remove(&(request.attempt.due(), number));
+        let changed = change(&mut request.attempt);
+        self.schedule.insert((request.attempt.due(), number));
+        Some(changed)
     }
 
     fn give_up(&mut self, number: u64) {
@@ -352,17 +315,9 @@ impl Ledger {
 
     fn forget(&mut self, number: u64) -> Option<Open> {
         let request = self.open.remove(&number)?;
-        self.schedule.remove(&(request.due, number));
+        self.schedule.remove(&(request.attempt.due(), number));
         Some(request)
     }
-}
-
-/// Rounded up, so that a box does not give up before the sensor.
-fn whole_seconds(remaining: Duration) -> u32 {
-    let round_up = u64::from(remaining.subsec_nanos() > 0);
-    u32::try_from(remaining.as_secs() + round_up)
-        .unwrap_or(u32::MAX)
-        .max(1)
 }
 
 fn whole_us(latency: Duration) -> u64 {

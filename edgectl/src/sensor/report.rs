@@ -182,7 +182,8 @@ fn milliseconds(us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sensor::ledger::{Ledger, Patience, Verdict};
+    use crate::sensor::ledger::{Ledger, Verdict};
+    use edge_protocol::sensor::Patience;
 
     fn outcome(events: &[(u64, Verdict)], undelivered: Option<PubAckReason>) -> Outcome {
         let mut ledger = Ledger::new(Patience::until(Duration::from_secs(30)));

@@ -9,12 +9,12 @@ use rumqttc::v5::mqttbytes::v5::PubAckReason;
 use tokio::{select, time};
 
 use super::{
-    ledger::{Ledger, Patience, Send, Tally},
+    ledger::{Ledger, Send, Tally},
     link::{Event, Link, LinkError},
     pace::Pace,
     wire::Wire,
 };
-use edge_protocol::BrokerUrl;
+use edge_protocol::{BrokerUrl, sensor::Patience};
 
 /// A broker that is not reached for so long at the start is a wrong address.
 const START_MAX: Duration = Duration::from_secs(10);

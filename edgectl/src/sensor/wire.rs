@@ -1,13 +1,12 @@
 //! Between rows of data and MQTT messages: what a request looks like, and what an answer says.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use edge_protocol::{
     Id, Status,
     limit::REQUEST_MAX_BYTES,
     oip::{Answer, Encoding, Inputs, OipError, Request, Tensor, TensorError, WantedOutput},
     property,
+    sensor::{Correlation, Properties},
     topic::{InferTopic, ReplyRoot, Target},
 };
 use rumqttc::v5::mqttbytes::v5::{Publish, PublishProperties};
@@ -181,7 +180,7 @@ impl Wire {
         let properties = PublishProperties {
             message_expiry_interval: Some(send.expiry_s),
             response_topic: Some(self.reply_topic.clone()),
-            correlation_data: Some(format!("{:016x}-{}", self.run, send.number).into()),
+            correlation_data: Some(self.correlation(send.number).to_string().into()),
             content_type: Some(message.encoding.content_type().to_owned()),
             user_properties,
             ..PublishProperties::default()
@@ -210,24 +209,17 @@ impl Wire {
         body: &Bytes,
         label: Option<i64>,
     ) -> Result<Verdict, String> {
-        let user = |name: &str| {
-            let pair = properties.user_properties.iter().find(|(k, _)| k == name);
-            pair.map(|(_, value)| value.as_str())
-        };
-        let status: u16 = user(property::STATUS)
-            .and_then(|status| status.parse().ok())
+        let user = properties.user_properties.iter();
+        let content_type = properties.content_type.as_deref();
+        let said = Properties::new(content_type, user.map(|(k, v)| (k.as_str(), v.as_str())));
+        let status = said
+            .status
             .ok_or("the answer has no user property \"status\"")?;
-        let message = || -> String {
-            let words = user(property::STATUS_MESSAGE).unwrap_or_default();
-            words.chars().take(MESSAGE_MAX_CHARS).collect()
-        };
+        let message = || said.message.chars().take(MESSAGE_MAX_CHARS).collect();
         match Status::from_code(status) {
             Some(Status::Ok) => {
-                let encoding = Encoding::from_properties(
-                    properties.content_type.as_deref(),
-                    user(property::INFERENCE_HEADER_CONTENT_LENGTH),
-                )
-                .map_err(|error| error.to_string())?;
+                let encoding = Encoding::of(said.content_type, said.header_length)
+                    .map_err(|error| error.to_string())?;
                 let answer = Answer::decode(body, encoding).map_err(|error| error.to_string())?;
                 let is_correct = label
                     .map(|label| Ok::<_, String>(self.answered_label(&answer)? == label))
@@ -236,9 +228,7 @@ impl Wire {
             }
             Some(known) if known.is_retryable() => Ok(Verdict::NotNow {
                 status,
-                retry_after: user(property::RETRY_AFTER_MS)
-                    .and_then(|ms| ms.parse().ok())
-                    .map(Duration::from_millis),
+                retry_after: said.retry_after,
                 message: message(),
             }),
             _ => Ok(Verdict::Failed {
@@ -266,10 +256,16 @@ impl Wire {
         self.messages.get(row)
     }
 
+    fn correlation(&self, number: u64) -> Correlation {
+        Correlation {
+            run: self.run,
+            number,
+        }
+    }
+
     fn number(&self, correlation: &[u8]) -> Option<u64> {
-        let (run, number) = std::str::from_utf8(correlation).ok()?.split_once('-')?;
-        let is_ours = u64::from_str_radix(run, 16).is_ok_and(|run| run == self.run);
-        number.parse().ok().filter(|_| is_ours)
+        let correlation = Correlation::parse(correlation)?;
+        (correlation.run == self.run).then_some(correlation.number)
     }
 }
 
@@ -277,6 +273,8 @@ impl Wire {
 mod tests {
     use edge_protocol::{Datatype, limit::CORRELATION_MAX_BYTES, oip::Body};
     use rumqttc::v5::mqttbytes::QoS;
+
+    use std::time::Duration;
 
     use super::*;
     use crate::sensor::dataset::Row;

@@ -3,10 +3,13 @@
 //! Run with `RUSTC_BOOTSTRAP=1 cargo fuzz run decoders` in `protocol/`.
 #![no_main]
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use edge_protocol::{
-    compact, envelope,
+    Id, compact, envelope,
     oip::{Answer, Encoding, Request, server::Subject},
+    sensor::{Client, Patience},
     sparkplug::Payload,
     topic::{InferTopic, OpTopic},
 };
@@ -17,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let body = Bytes::copy_from_slice(data);
-    match choice % 10 {
+    match choice % 11 {
         0 => round_trip(&body, Encoding::Json),
         1 => round_trip(&body, Encoding::Cbor),
         2 => {
@@ -38,6 +41,7 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!(topic.to_string(), text);
             }
         }
+        9 => answer_to_a_sensor(data),
         _ => {
             if let Ok(text) = std::str::from_utf8(data)
                 && let Ok(topic) = InferTopic::parse(text)
@@ -47,6 +51,17 @@ fuzz_target!(|data: &[u8]| {
         }
     }
 });
+
+/// An answer in an envelope, at a sensor that waits for one.
+fn answer_to_a_sensor(payload: &[u8]) {
+    let (Ok(region), Ok(name)) = (Id::new("lab"), Id::new("probe-7")) else {
+        return;
+    };
+    let mut client = Client::<1>::new(region, name, 0, Patience::until(Duration::from_secs(1)));
+    if client.begin(Duration::ZERO).is_ok() {
+        drop(client.receive_envelope(Duration::ZERO, payload));
+    }
+}
 
 /// What is read can be written, and reads the same again.
 fn round_trip(body: &Bytes, encoding: Encoding) {

@@ -39,11 +39,21 @@ impl Encoding {
         content_type: Option<&str>,
         header_length: Option<&str>,
     ) -> Result<Self, OipError> {
+        Self::of(
+            content_type,
+            header_length.and_then(|text| text.parse().ok()),
+        )
+    }
+
+    /// As [`Encoding::from_properties`], with the length as a number.
+    ///
+    /// # Errors
+    /// As [`Encoding::from_properties`].
+    pub fn of(content_type: Option<&str>, header_length: Option<usize>) -> Result<Self, OipError> {
         match content_type {
             Some(property::CONTENT_TYPE_JSON) => Ok(Self::Json),
             Some(property::CONTENT_TYPE_CBOR) => Ok(Self::Cbor),
             Some(property::CONTENT_TYPE_BINARY) => header_length
-                .and_then(|text| text.parse().ok())
                 .map(|header_length| Self::Binary { header_length })
                 .ok_or(OipError::HeaderLength),
             other => Err(OipError::ContentType(
