@@ -82,7 +82,7 @@ pub fn size(path: &Path) -> Result<Size, FirmwareError> {
                 continue;
             }
             size.flash += u64::from(segment.p_filesz(endian));
-            if segment.p_flags(endian) & elf::PF_W != 0 {
+            if (segment.p_flags(endian) & elf::PF_W).0 != 0 {
                 size.ram += u64::from(segment.p_memsz(endian));
             }
         }

@@ -192,7 +192,9 @@ impl Runner<'_> {
                 if let CoreLibrary::Source(_) = self.core_library {
                     println!("core for {TARGET} is built from source");
                 }
-                let mut protocol = self.core_library.build(&self.target_folder.join("build-std"));
+                let mut protocol = self
+                    .core_library
+                    .build(&self.target_folder.join("build-std"));
                 let protocol = see(protocol.args(["--package", "edge-protocol"]))?;
                 if !protocol.0 {
                     return Ok(protocol);
@@ -202,7 +204,7 @@ impl Runner<'_> {
             Suite::Build => self.plain(&["build", "--workspace"]),
             Suite::Tests => {
                 // The tests start real programs, which their runner does not build.
-                let built = self.plain(&["build", "--workspace", "--bins"])?;
+                let built = self.plain(&["build", "--workspace", "--bins", "--examples"])?;
                 if !built.0 {
                     return Ok(built);
                 }
@@ -229,7 +231,9 @@ impl Runner<'_> {
         if built.0 {
             let firmware::Size { flash, ram } =
                 firmware::size(&firmware::path(&self.target_folder))?;
-            println!("a sensor's firmware for {TARGET}: {flash} bytes of flash, {ram} of RAM and the stack");
+            println!(
+                "a sensor's firmware for {TARGET}: {flash} bytes of flash, {ram} of RAM and the stack"
+            );
         }
         Ok(built)
     }

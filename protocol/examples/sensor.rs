@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let body: Vec<u8> = pixels?.into_iter().flat_map(f32::to_le_bytes).collect();
         let digit = ask(&mut sensor, &model, &body, &mqtt, &mut events, clock).await?;
         asked += 1;
-        right += u32::from(digit == label.parse()?);
+        right += u32::from(digit == label.parse::<i64>()?);
     }
     println!("{right} of {asked} right");
     Ok(())
@@ -97,7 +97,10 @@ fn publish(
     body: &[u8],
     mqtt: &AsyncClient,
 ) -> Result<(), Box<dyn Error>> {
-    let to = To { model, box_id: None };
+    let to = To {
+        model,
+        box_id: None,
+    };
     let message = sensor.publish(send, to, Body::Raw(body));
     let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let properties = PublishProperties {

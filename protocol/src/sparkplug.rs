@@ -28,6 +28,14 @@ pub enum MessageType {
 }
 
 impl MessageType {
+    /// All types.
+    pub const ALL: [Self; 4] = [
+        Self::NodeBirth,
+        Self::NodeData,
+        Self::NodeDeath,
+        Self::NodeCommand,
+    ];
+
     /// Name in a topic.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -78,13 +86,10 @@ impl<'a> NodeTopic<'a> {
         ) else {
             return Err(NodeTopicError::Unknown);
         };
-        let message_type = match message_type {
-            "NBIRTH" => MessageType::NodeBirth,
-            "NDATA" => MessageType::NodeData,
-            "NDEATH" => MessageType::NodeDeath,
-            "NCMD" => MessageType::NodeCommand,
-            _ => return Err(NodeTopicError::Unknown),
-        };
+        let message_type = MessageType::ALL
+            .into_iter()
+            .find(|it| it.name() == message_type)
+            .ok_or(NodeTopicError::Unknown)?;
         id::check(region).map_err(NodeTopicError::Name)?;
         id::check(box_id).map_err(NodeTopicError::Name)?;
         Ok(Self {

