@@ -7,6 +7,7 @@
 //! - [`setup`]: what building and testing needs beyond Rust itself
 //! - [`suites`]: `cargo xtask test`
 //! - [`firmware`]: the example firmware of a sensor, built and emulated
+//! - [`fuzz`]: `cargo xtask fuzz`
 //! - [`processes`]: real processes, supervised: brokers, indexers, agents
 //! - [`region`]: a whole region on this machine
 //! - [`sensor`]: `edgectl sense` as a child process
@@ -18,6 +19,7 @@ pub mod boards;
 pub mod cache;
 pub mod demo;
 pub mod firmware;
+pub mod fuzz;
 pub mod processes;
 pub mod region;
 pub mod sensor;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use cross::cache::Cache;
 use cross::region::{Broker, Plan};
-use cross::{bench, boards, demo, setup, shell, stop_signal, suites};
+use cross::{bench, boards, demo, fuzz, setup, shell, stop_signal, suites};
 use edge_hal::board::board_file_schema;
 
 /// Set up, test and show Aethir Edge.
@@ -59,9 +59,29 @@ enum Command {
         cargo xtask boards --schema          the JSON Schema, for editors\n  \
         cargo xtask boards --write-docs      the list of keys in docs/boards.md, anew")]
     Boards(BoardsArgs),
+    /// Try hostile bytes on every decoder, and keep what reaches new code.
+    ///
+    /// Runs libFuzzer from the committed corpus, each target in turn. An input that a decoder does not survive is
+    /// written down with the command that repeats it.
+    #[command(after_help = "Examples:\n  \
+        cargo xtask fuzz                                every target for a minute\n  \
+        cargo xtask fuzz wire --seconds 3600 --keep     one for an hour, and its finds into the corpus")]
+    Fuzz(FuzzArgs),
     /// Measure, and print each figure beside its floor or a peer measured in the same run.
     #[command(subcommand)]
     Bench(BenchCommand),
+}
+
+#[derive(Debug, Args)]
+struct FuzzArgs {
+    /// Only this target.
+    target: Option<String>,
+    /// Seconds for each target.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Add inputs that reach new code to the committed corpus.
+    #[arg(long)]
+    keep: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -208,11 +228,34 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Boards(arguments) => show_boards(arguments),
+        Command::Fuzz(arguments) => {
+            setup::for_bench(&cache)?;
+            try_hostile_bytes(&arguments)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Bench(command) => {
             measure(&cache, command)?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn try_hostile_bytes(arguments: &FuzzArgs) -> Result<()> {
+    let arch = setup::onnxruntime::host()?;
+    let target_folder = suites::workspace_target_folder()?;
+    let targets = fuzz::chosen(arguments.target.as_deref())?;
+    fuzz::build(&targets, arch, &target_folder)?;
+    let time = Duration::from_secs(arguments.seconds);
+    for target in targets {
+        let found = target_folder.join("fuzz/found").join(&target.name);
+        let run = || target.run(time, &found, arch, &target_folder);
+        let figures = shell::step(&format!("{target}, from {}", target.folder.display()), run)?;
+        println!("{target:14}{figures}");
+        if arguments.keep {
+            target.keep(&found, arch, &target_folder)?;
+        }
+    }
+    Ok(())
 }
 
 fn show_boards(arguments: BoardsArgs) -> Result<ExitCode> {

@@ -12,10 +12,10 @@ use cargo_metadata::MetadataCommand;
 use clap::ValueEnum;
 
 use crate::cache::Cache;
-use crate::firmware;
 use crate::setup::core_library::{CoreLibrary, TARGET};
 use crate::setup::{cargo_tools, onnxruntime};
 use crate::shell::{self, CommandError};
+use crate::{firmware, fuzz};
 
 /// A suite, in the order in which they run: cheapest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,7 +28,7 @@ pub enum Suite {
     Clippy,
     /// The protocol crate and a sensor's firmware build for a microcontroller.
     Thumb,
-    /// The fuzz targets, which no other suite compiles, still fit the decoders.
+    /// Each fuzz target for 10 seconds, from its corpus.
     Fuzz,
     /// Everything builds.
     Build,
@@ -59,6 +59,12 @@ pub enum SuitesError {
     /// The firmware could not be weighed.
     #[error(transparent)]
     Firmware(#[from] firmware::FirmwareError),
+    /// A fuzz target could not be run.
+    #[error(transparent)]
+    Fuzz(#[from] fuzz::FuzzError),
+    /// There is no place for what fuzz targets find.
+    #[error("could not create a temporary folder")]
+    Scratch(#[source] io::Error),
     /// This machine cannot run the models.
     #[error(transparent)]
     Machine(#[from] onnxruntime::OnnxRuntimeError),
@@ -68,6 +74,9 @@ pub enum SuitesError {
 const NEXTEST_CLOSES: &str = "Summary [";
 /// How the closing lines of `cargo test` begin.
 const LIBTEST_CLOSES: &str = "test result: ";
+
+/// Time for each fuzz target.
+const FUZZ_TIME: Duration = Duration::from_secs(10);
 
 /// Tests that passed and failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -180,14 +189,7 @@ impl Runner<'_> {
                 "-D",
                 "warnings",
             ]),
-            Suite::Fuzz => {
-                let protocol =
-                    self.plain(&["check", "--manifest-path", "protocol/fuzz/Cargo.toml"])?;
-                if !protocol.0 {
-                    return Ok(protocol);
-                }
-                self.plain(&["check", "--manifest-path", "hal/fuzz/Cargo.toml"])
-            }
+            Suite::Fuzz => self.fuzz(),
             Suite::Thumb => {
                 if let CoreLibrary::Source(_) = self.core_library {
                     println!("core for {TARGET} is built from source");
@@ -236,6 +238,32 @@ impl Runner<'_> {
             );
         }
         Ok(built)
+    }
+
+    /// Runs each fuzz target for a short while.
+    fn fuzz(&self) -> Result<(bool, Tally), SuitesError> {
+        let arch = onnxruntime::host()?;
+        let targets = fuzz::targets()?;
+        fuzz::build(&targets, arch, &self.target_folder)?;
+        let scratch = tempfile::tempdir().map_err(SuitesError::Scratch)?;
+        let mut tally = Tally::default();
+        for target in targets {
+            let found = scratch.path().join(&target.name);
+            match target.run(FUZZ_TIME, &found, arch, &self.target_folder) {
+                Ok(figures) => {
+                    println!("{target:14}{figures}");
+                    tally.passed += 1;
+                }
+                Err(error) => {
+                    println!("{error}");
+                    // What was found is for the developer to look at.
+                    println!("kept in {}", scratch.keep().display());
+                    tally.failed += 1;
+                    return Ok((false, tally));
+                }
+            }
+        }
+        Ok((true, tally))
     }
 
     fn cargo(&self, arguments: &[&str]) -> Command {

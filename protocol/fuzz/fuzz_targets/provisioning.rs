@@ -1,7 +1,7 @@
 //! What an owner's PC, or whoever held the card, leaves for a box: the provisioning file, the root of updates, and the
 //! FAT partition around them. The first byte chooses which.
 //!
-//! Run with `RUSTC_BOOTSTRAP=1 cargo fuzz run provisioning` in `protocol/`.
+//! Run with `cargo xtask fuzz provisioning`.
 #![no_main]
 
 use std::{io::Cursor, panic, sync::Once};

@@ -1,7 +1,7 @@
 //! Every decoder of bytes that a disk or a person gives: the first byte chooses which, so that one corpus serves all.
 //! Checksums are set right where they would keep everything behind them from being reached.
 //!
-//! Run with `RUSTC_BOOTSTRAP=1 cargo fuzz run decoders` in `hal/`.
+//! Run with `cargo xtask fuzz board`.
 #![no_main]
 
 use std::io;

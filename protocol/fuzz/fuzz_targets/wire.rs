@@ -1,6 +1,6 @@
 //! Every decoder of foreign bytes: the first byte chooses which, so that one corpus serves all.
 //!
-//! Run with `RUSTC_BOOTSTRAP=1 cargo fuzz run decoders` in `protocol/`.
+//! Run with `cargo xtask fuzz wire`.
 #![no_main]
 
 use std::time::Duration;
