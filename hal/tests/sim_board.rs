@@ -347,7 +347,12 @@ fn the_sensors_of_a_simulated_board_are_its_own_and_load_heats_it() {
     let temperatures = |readings: &Readings| -> Vec<i32> {
         readings.temperatures.iter().map(|(_, t)| *t).collect()
     };
-    assert_eq!(temperatures(&readings), [25_000, 25_000]);
+    // The board's own time runs from its making on.
+    let cold = temperatures(&readings);
+    assert!(
+        cold.iter().all(|t| (25_000..25_100).contains(t)),
+        "{cold:?}"
+    );
     sim.advance(seconds(600), INFERENCE);
     sim.suffer(&Event::ClockUntrusted).unwrap();
     sensors.sample(&mut readings);
