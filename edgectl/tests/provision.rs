@@ -237,6 +237,34 @@ fn mistakes_are_named_before_anything_is_written() {
 }
 
 #[test]
+fn the_partition_by_itself_is_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    for (sector, label, is_taken) in [
+        ("4096", "EDGE-SETUP", true),
+        ("512", "EDGE-SETUP", true),
+        ("512", "HOLIDAYS", false),
+    ] {
+        let image = folder.path().join(format!("{label}-{sector}.img"));
+        File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        let made = Command::new("mkfs.fat")
+            .args(["-S", sector, "-n", label])
+            .arg(&image)
+            .output()
+            .unwrap_or_else(|error| panic!("mkfs.fat (Debian: dosfstools): {error}"));
+        assert!(made.status.success());
+        let written = provision(&image, &["--region=home", "--broker=mqtt://a"]);
+        assert_eq!(written.status.success(), is_taken, "{written:?}");
+        if is_taken {
+            let shown = provision(&image, &["--show"]);
+            let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+            assert!(shown.contains("mqtt://a"), "{shown}");
+            let checked = Command::new("fsck.fat").arg("-n").arg(&image).output();
+            assert!(checked.unwrap().status.success());
+        }
+    }
+}
+
+#[test]
 fn what_is_no_disk_of_a_box_is_refused() {
     let bench = Bench::new();
     let shown = bench.provision(&["--show"]);

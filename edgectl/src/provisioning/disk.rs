@@ -9,7 +9,7 @@ use std::{
 };
 
 use edge_hal::{gpt, slots::abl::gpt::GptError};
-use edge_protocol::provisioning::PARTITION;
+use edge_protocol::provisioning::{PARTITION, area::LABEL};
 
 /// `O_EXCL` of open(2): on a block device it fails while anything on it is mounted.
 const EXCLUSIVE: i32 = 0o200;
@@ -32,8 +32,11 @@ pub enum DiskError {
         /// The device.
         path: PathBuf,
     },
-    /// No image of a disk, or one without this partition.
-    #[error("{} is no disk of a box: give its whole image, or the whole disk such as /dev/sdX", path.display())]
+    /// No image of a disk, or one without this partition, and not that partition either.
+    #[error(
+        "{} is no disk of a box: give its whole image, the whole disk such as /dev/sdX, or the provisioning partition",
+        path.display()
+    )]
     Table {
         /// The file or device.
         path: PathBuf,
@@ -92,15 +95,18 @@ impl Area {
                 },
                 _ => open_error(source),
             })?;
-        let partition = gpt::partition(&file, PARTITION).map_err(|source| DiskError::Table {
-            path: path.to_owned(),
-            source,
-        })?;
+        let (span, sector_bytes) = match gpt::partition(&file, PARTITION) {
+            Ok(partition) => (partition.span, partition.sector_bytes),
+            Err(source) => volume(&file).map_err(open_error)?.ok_or_else(|| {
+                let path = path.to_owned();
+                DiskError::Table { path, source }
+            })?,
+        };
         Ok(Self {
             file,
-            span: partition.span,
+            span,
             position: 0,
-            sector_bytes: partition.sector_bytes,
+            sector_bytes,
         })
     }
 
@@ -110,6 +116,24 @@ impl Area {
         let count = wanted.min(usize::try_from(left).unwrap_or(usize::MAX));
         (self.span.start.saturating_add(self.position), count)
     }
+}
+
+/// The whole of a file or device that is a provisioning partition by itself, and its sectors' size: FAT12 or FAT16 with
+/// our label (the fields of FAT's boot sector).
+fn volume(file: &File) -> io::Result<Option<(Range<u64>, u32)>> {
+    let mut boot = [0; 512];
+    match file.read_exact_at(&mut boot, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let [.., 0x55, 0xaa] = boot else {
+        return Ok(None);
+    };
+    let sector_bytes = u32::from(u16::from_le_bytes([boot[11], boot[12]]));
+    let is_ours = boot.get(43..54) == Some(&LABEL) && [512, 4096].contains(&sector_bytes);
+    let mut device = file;
+    let bytes = device.seek(SeekFrom::End(0))?;
+    Ok(is_ours.then_some((0..bytes, sector_bytes)))
 }
 
 impl Read for Area {

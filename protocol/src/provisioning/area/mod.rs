@@ -46,8 +46,8 @@ const NAMES: [Name; 2] = [
     },
 ];
 
-/// The label of a file system that is made here, as PCs show it.
-const LABEL: [u8; 11] = *b"EDGE-SETUP ";
+/// The label of the partition's file system, as PCs show it.
+pub const LABEL: [u8; 11] = *b"EDGE-SETUP ";
 
 /// The owner's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
