@@ -1,6 +1,7 @@
 //! Benchmarks: each prints what it measured beside a floor or a peer measured in the same run.
 //!
 //! - [`inference`]: `cargo xtask bench inference`
+//! - [`flash`]: `cargo xtask bench flash`
 //! - [`telemetry`]: `cargo xtask bench telemetry`
 //! - [`load`]: an MQTT client that keeps a number of requests in flight
 //! - [`echo`]: the smallest responder that the transport allows
@@ -8,6 +9,7 @@
 //! - [`thermal`]: `cargo xtask bench thermal`
 
 pub mod echo;
+pub mod flash;
 pub mod inference;
 pub mod load;
 pub mod runtime;
@@ -27,6 +29,9 @@ pub enum BenchError {
     /// What a command printed.
     #[error("cannot understand what a part of the benchmark printed")]
     Printed(#[from] serde_json::Error),
+    /// `edgectl` did not flash.
+    #[error("edgectl did not flash: {0}")]
+    Flash(String),
     /// The system refused.
     #[error("could not {0}")]
     System(&'static str, #[source] std::io::Error),

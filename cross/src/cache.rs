@@ -135,13 +135,31 @@ impl Cache {
         self.root.join("models")
     }
 
-    /// The source of Rust's `core` for a compiler version; empty where the target is installed.
+    /// The source of Rust's library for a compiler version; empty where the target is installed.
     #[must_use]
     pub fn rust_library(&self, rustc_version: &str) -> PathBuf {
         self.root
             .join("rust-library")
             .join(rustc_version)
             .join("library")
+    }
+
+    /// Debian's root file system for boxes, of a release.
+    #[must_use]
+    pub fn debian(&self, suite: &str) -> PathBuf {
+        self.root.join("debian").join(suite)
+    }
+
+    /// Debian's kernel for boxes, of a release, with what starts it.
+    #[must_use]
+    pub fn kernel(&self, suite: &str) -> PathBuf {
+        self.root.join("kernel").join(suite)
+    }
+
+    /// QEMU's emulator of programs for boxes; empty where the system's own is new enough.
+    #[must_use]
+    pub fn emulator(&self) -> PathBuf {
+        self.root.join("qemu-aarch64")
     }
 
     /// Cargo's sub-commands that we had to build: the `--root` of `cargo install`.

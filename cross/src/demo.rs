@@ -101,20 +101,34 @@ pub fn run(
         region.stop()?;
         return Err(DemoError::Interrupted);
     }
-    let until = seconds.map_or(Until::Stopped, Until::Seconds);
-    let mut sensor = Sensor::start(&region, "sensor-1", images, until, RATE)?;
-    watch(&region, &mut sensor, seconds, stop)?;
-    let sensor = sensor.result(Duration::ZERO)?;
-    let report = report(&region, sensor)?;
+    let report = show(&region, images, RATE, seconds, stop)?;
     region.stop()?;
     Ok(report)
+}
+
+/// Lets a sensor ask a region that is up, `rate` times a second, and tells what goes on.
+///
+/// # Errors
+/// When the sensor has no result, or the indexer does not answer.
+pub fn show(
+    region: &Region,
+    images: &Path,
+    rate: u32,
+    seconds: Option<u64>,
+    stop: &Receiver<()>,
+) -> Result<Report, DemoError> {
+    let until = seconds.map_or(Until::Stopped, Until::Seconds);
+    let mut sensor = Sensor::start(region, "sensor-1", images, until, rate)?;
+    watch(region, &mut sensor, seconds, stop)?;
+    let sensor = sensor.result(Duration::ZERO)?;
+    report(region, sensor)
 }
 
 /// Writes the report as JSON.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(report: &Report, path: &Path) -> Result<(), DemoError> {
+pub fn write(report: &impl Serialize, path: &Path) -> Result<(), DemoError> {
     let text = serde_json::to_string_pretty(report).map_err(io::Error::other);
     text.and_then(|text| fs::write(path, text + "\n"))
         .map_err(|source| DemoError::Report {

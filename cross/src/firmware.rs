@@ -9,7 +9,8 @@ use object::elf::{self, FileHeader32};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, read};
 
-use crate::setup::core_library::{CoreLibrary, TARGET};
+use crate::setup::rust_library::{RustLibrary, Target};
+use crate::shell;
 
 const NAME: &str = "sensor-cortex-m4";
 
@@ -47,19 +48,24 @@ pub struct Size {
 
 /// `cargo build` of the firmware.
 #[must_use]
-pub fn build(core_library: &CoreLibrary, target_folder: &Path) -> Command {
+pub fn build(library: &RustLibrary, target_folder: &Path) -> Command {
     let manifest = Path::new("protocol/examples/cortex-m4/Cargo.toml");
-    let mut command = core_library.build(&target_folder.join("firmware"));
+    let mut command = shell::cargo();
     command
-        .args(["--release", "--locked", "--manifest-path"])
+        .args(["build", "--release", "--locked", "--manifest-path"])
         .arg(manifest);
+    library.apply(
+        &mut command,
+        Target::Sensor,
+        &target_folder.join("firmware"),
+    );
     command
 }
 
 /// Where [`build`] leaves it.
 #[must_use]
 pub fn path(target_folder: &Path) -> PathBuf {
-    let folder = target_folder.join("firmware").join(TARGET);
+    let folder = target_folder.join("firmware").join(Target::Sensor.triple());
     folder.join("release").join(NAME)
 }
 

@@ -2,7 +2,11 @@
 //!
 //! - [`bench`]: benchmarks beside their floors
 //! - [`boards`]: `cargo xtask boards`
+//! - [`build`]: `cargo xtask build`
 //! - [`cache`]: where downloads and their stamps live
+//! - [`image`]: `cargo xtask image`
+//! - [`emulated`]: `cargo xtask qemu`
+//! - [`emulated_board`]: QEMU's emulated board as a process
 //! - [`shell`]: other programs, run behind a spinner or in plain sight
 //! - [`setup`]: what building and testing needs beyond Rust itself
 //! - [`suites`]: `cargo xtask test`
@@ -16,10 +20,14 @@
 
 pub mod bench;
 pub mod boards;
+pub mod build;
 pub mod cache;
 pub mod demo;
+pub mod emulated;
+pub mod emulated_board;
 pub mod firmware;
 pub mod fuzz;
+pub mod image;
 pub mod processes;
 pub mod region;
 pub mod sensor;

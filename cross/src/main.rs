@@ -8,7 +8,8 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use cross::cache::Cache;
 use cross::region::{Broker, Plan};
-use cross::{bench, boards, demo, fuzz, setup, shell, stop_signal, suites};
+use cross::{bench, boards, build, demo, emulated, fuzz, image, setup, shell, stop_signal, suites};
+use edge_hal::Board;
 use edge_hal::board::board_file_schema;
 
 /// Set up, test and show Aethir Edge.
@@ -28,8 +29,8 @@ enum Command {
     /// Install and fetch all that building and testing needs.
     ///
     /// Debian packages that are missing, ONNX Runtime, the Python packages that train the digits
-    /// model, model graphs of realistic cost, Cargo's tools, and Rust's `core` for
-    /// microcontrollers. A second run changes nothing and touches no network.
+    /// model, model graphs of realistic cost, Cargo's tools, an emulator for boxes' programs, and
+    /// Rust's library for boxes and microcontrollers. A second run changes nothing and touches no network.
     #[command(
         after_help = "Everything but the Debian packages goes to EDGE_CACHE_DIR, else \
         $XDG_CACHE_HOME/aethir-edge, else ~/.cache/aethir-edge. Delete that folder to start over."
@@ -50,6 +51,32 @@ enum Command {
         cargo xtask demo                                stays up until Ctrl-C\n  \
         cargo xtask demo --seconds 10 --report r.json   for scripts")]
     Demo(DemoArgs),
+    /// Build the programs of a box for its processor.
+    ///
+    /// Stripped programs, and beside each its symbols in NAME.debug. Rust's library comes from the
+    /// installed target where there is one, else it is built from source.
+    #[command(after_help = "Example:\n  cargo xtask build --board qrb5165-rb5")]
+    Build(BuildArgs),
+    /// Make the image that a board is flashed with.
+    ///
+    /// Debian with our programs: a read-only root, twice, so that an update has a place and a way
+    /// back; what outlives updates has a partition of its own. The first image takes ten minutes,
+    /// since Debian's packages are fetched and unpacked; the next ones a minute.
+    #[command(after_help = "Examples:\n  \
+        cargo xtask image --board qemu-virt      a disk that `cargo xtask qemu` starts\n  \
+        cargo xtask image --board qrb5165-rb5    a folder for fastboot and EDL\n\n\
+        Times in the image are SOURCE_DATE_EPOCH, else that of the last commit: the same input\n\
+        makes the same bytes.")]
+    Image(ImageArgs),
+    /// Start an image on an emulated board, in a region on this machine.
+    ///
+    /// QEMU's ARM machine with U-Boot, disk and watchdog boots the image of the board qemu-virt; an indexer with its
+    /// broker runs here. A sensor asks the box once it serves. Says how to look inside. The image stays as it is: the
+    /// board runs on a copy. Nothing is left behind.
+    #[command(after_help = "Examples:\n  \
+        cargo xtask qemu                                  makes the image, stays up until Ctrl-C\n  \
+        cargo xtask qemu --image my.img --seconds 20      an image of yours, for scripts")]
+    Qemu(QemuArgs),
     /// Check board files, and show what they say side by side.
     ///
     /// Without a file: all of `board-configs/`. Every problem is printed with its file and line.
@@ -93,6 +120,21 @@ enum BenchCommand {
         /// Length of a round in milliseconds; there are five for each figure.
         #[arg(long, default_value_t = 1000, value_name = "MS")]
         round_ms: u64,
+        /// Write the result to this file, as JSON.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
+    /// Flashing onto a file and a loop device (with root), beside `dd` and `openssl`; and packed images.
+    Flash {
+        /// Size of the image.
+        #[arg(long, default_value_t = 512, value_name = "MIB", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(16..))]
+        image_mib: usize,
+        /// Where image and targets go; five times the image's size must be free.
+        #[arg(long, default_value = ".", value_name = "FOLDER")]
+        folder: PathBuf,
+        /// Measure this program instead of building it.
+        #[arg(long, value_name = "FILE")]
+        edgectl: Option<PathBuf>,
         /// Write the result to this file, as JSON.
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
@@ -141,6 +183,61 @@ enum BenchCommand {
 }
 
 #[derive(Debug, Args)]
+struct BuildArgs {
+    /// The board: a name, or the path of a file.
+    #[arg(long, value_name = "NAME|FILE")]
+    board: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    setup: SetupArgs,
+}
+
+#[derive(Debug, Args)]
+struct ImageArgs {
+    /// The board: a name, or the path of a file.
+    #[arg(long, value_name = "NAME|FILE")]
+    board: String,
+    /// Where it goes [default: images/ in Cargo's target folder].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    setup: SetupArgs,
+}
+
+#[derive(Debug, Args)]
+struct QemuArgs {
+    /// The disk image [default: the one of the board qemu-virt, made anew].
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// End so many seconds after the first answer; without it, Ctrl-C ends it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: Option<u64>,
+    /// Write the result to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    #[command(flatten)]
+    ports: Ports,
+    #[command(flatten)]
+    setup: SetupArgs,
+}
+
+/// Ports of a region on this machine.
+#[derive(Debug, Args)]
+struct Ports {
+    /// The broker's port on this machine [default: any free one].
+    #[arg(long, value_name = "PORT")]
+    mqtt_port: Option<u16>,
+    /// The page's port on this machine [default: any free one].
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
 struct BoardsArgs {
     /// The files [default: all of board-configs/].
     #[arg(value_name = "FILE")]
@@ -167,19 +264,15 @@ struct DemoArgs {
     /// Write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// The broker's port on this machine [default: any free one].
-    #[arg(long, value_name = "PORT")]
-    mqtt_port: Option<u16>,
-    /// The page's port on this machine [default: any free one].
-    #[arg(long, value_name = "PORT")]
-    http_port: Option<u16>,
+    #[command(flatten)]
+    ports: Ports,
 }
 
 #[derive(Debug, Args)]
 struct SetupArgs {
     /// Source of Rust's library for exactly this compiler: a .tar.xz or a folder with `library/`.
     ///
-    /// Needed only where neither rustup nor Debian can give `core` for microcontrollers.
+    /// Needed only where neither rustup nor Debian can give the library for boxes and microcontrollers.
     #[arg(long, value_name = "PATH", env = "EDGE_RUST_SRC")]
     rust_src: Option<PathBuf>,
 }
@@ -215,16 +308,28 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Test(arguments) => {
-            let core_library = setup::for_tests(&cache, arguments.setup.rust_src.as_deref())?;
+            let libraries = setup::for_tests(&cache, arguments.setup.rust_src.as_deref())?;
             Ok(suites::run(
                 &cache,
-                &core_library,
+                &libraries,
                 arguments.only,
                 &arguments.nextest,
             )?)
         }
         Command::Demo(arguments) => {
             show(&cache, arguments)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Build(arguments) => {
+            build_programs(&cache, &arguments)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Image(arguments) => {
+            make_image(&cache, &arguments)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Qemu(arguments) => {
+            emulate(&cache, arguments)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Boards(arguments) => show_boards(arguments),
@@ -258,6 +363,66 @@ fn try_hostile_bytes(arguments: &FuzzArgs) -> Result<()> {
     Ok(())
 }
 
+fn build_programs(cache: &Cache, arguments: &BuildArgs) -> Result<()> {
+    let board = Board::resolve(&arguments.board)?;
+    let library = setup::for_build(cache, arguments.setup.rust_src.as_deref())?;
+    let programs = build::run(&board, &library)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&programs)?);
+        return Ok(());
+    }
+    for program in programs {
+        let megabytes = program.bytes as f64 / 1e6;
+        println!(
+            "{:12} {megabytes:5.1} MB  {}",
+            program.name,
+            program.path.display()
+        );
+    }
+    Ok(())
+}
+
+fn make_image(cache: &Cache, arguments: &ImageArgs) -> Result<()> {
+    let board = Board::resolve(&arguments.board)?;
+    let library = setup::for_image(cache, arguments.setup.rust_src.as_deref())?;
+    let folder = match &arguments.out {
+        Some(folder) => folder.clone(),
+        None => suites::images_folder()?,
+    };
+    let image = image::run(cache, &board, &library, &folder)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&image)?);
+    } else {
+        print!("{}", image.table());
+    }
+    Ok(())
+}
+
+fn emulate(cache: &Cache, arguments: QemuArgs) -> Result<()> {
+    let library = setup::for_image(cache, arguments.setup.rust_src.as_deref())?;
+    setup::for_demo(cache)?;
+    let image = match arguments.image {
+        Some(image) => image,
+        None => {
+            let board = Board::builtin("qemu-virt")?;
+            image::run(cache, &board, &library, &suites::images_folder()?)?.path
+        }
+    };
+    let u_boot = image::kernel::ensure(cache)?.u_boot;
+    // Nothing here is timed but the emulated box: programs as developers build them do.
+    shell::visibly(shell::cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
+    let programs = suites::workspace_target_folder()?.join("debug");
+    let plan = plan(cache, programs, 0, &arguments.ports)?;
+    let stop = stop_signal::catch()?;
+    let report = emulated::show(plan, &image, &u_boot, arguments.seconds, &stop)?;
+    println!("{}", report.region.table());
+    if let Some(path) = arguments.report {
+        demo::write(&report, &path)?;
+    }
+    report.region.judge(1)?;
+    Ok(())
+}
+
 fn show_boards(arguments: BoardsArgs) -> Result<ExitCode> {
     if arguments.schema {
         println!("{}", serde_json::to_string_pretty(&board_file_schema())?);
@@ -288,16 +453,12 @@ fn show_boards(arguments: BoardsArgs) -> Result<ExitCode> {
 
 fn show(cache: &Cache, arguments: DemoArgs) -> Result<()> {
     setup::for_demo(cache)?;
-    let programs = release_build()?;
-    let plan = Plan {
-        programs,
-        onnxruntime: cache.onnxruntime(setup::onnxruntime::host()?),
-        models: cross::committed_models(),
-        broker: Broker::Embedded,
-        boxes: arguments.boxes.into(),
-        mqtt_port: arguments.mqtt_port,
-        http_port: arguments.http_port,
-    };
+    let plan = plan(
+        cache,
+        release_build()?,
+        arguments.boxes.into(),
+        &arguments.ports,
+    )?;
     let stop = stop_signal::catch()?;
     let report = demo::run(plan, &cross::heldout_images(), arguments.seconds, &stop)?;
     println!("{}", report.table());
@@ -306,6 +467,19 @@ fn show(cache: &Cache, arguments: DemoArgs) -> Result<()> {
     }
     report.judge(arguments.boxes.into())?;
     Ok(())
+}
+
+/// A region of the programs in a folder.
+fn plan(cache: &Cache, programs: PathBuf, boxes: usize, ports: &Ports) -> Result<Plan> {
+    Ok(Plan {
+        programs,
+        onnxruntime: cache.onnxruntime(setup::onnxruntime::host()?),
+        models: cross::committed_models(),
+        broker: Broker::Embedded,
+        boxes,
+        mqtt_port: ports.mqtt_port,
+        http_port: ports.http_port,
+    })
 }
 
 /// Builds the programs as users run them, and says where they are. Always the whole workspace: Cargo builds a
@@ -329,6 +503,23 @@ fn measure(cache: &Cache, command: BenchCommand) -> Result<()> {
                 realistic: cache.models(),
                 python: cache.python(),
                 round: Duration::from_millis(round_ms),
+            })?;
+            print_result(&result.table(), &result, report.as_deref())
+        }
+        BenchCommand::Flash {
+            image_mib,
+            folder,
+            edgectl,
+            report,
+        } => {
+            let edgectl = match edgectl {
+                Some(edgectl) => edgectl,
+                None => release_build()?.join("edgectl"),
+            };
+            let result = bench::flash::run(&bench::flash::Plan {
+                edgectl,
+                image_mib,
+                folder,
             })?;
             print_result(&result.table(), &result, report.as_deref())
         }

@@ -357,7 +357,8 @@ impl Region {
 }
 
 /// Online, and with the digits model loaded: earlier, a request would find nobody.
-fn is_serving(state: &BoxState) -> bool {
+#[must_use]
+pub fn is_serving(state: &BoxState) -> bool {
     let model = state.metrics.get("inference/digits/state");
     state.online && model.is_some_and(|state| state == "ready")
 }

@@ -6,16 +6,17 @@
 pub mod apt;
 pub mod asyncapi;
 pub mod cargo_tools;
-pub mod core_library;
+pub mod emulator;
 pub mod models;
 pub mod onnxruntime;
 pub mod packages;
 pub mod python;
+pub mod rust_library;
 
 use std::path::Path;
 
 use crate::cache::{Arch, Cache, CacheError};
-use core_library::CoreLibrary;
+use rust_library::{RustLibrary, Target};
 
 /// A step of set-up that failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +38,9 @@ pub enum SetupError {
     #[error(transparent)]
     Models(#[from] models::ModelsError),
     #[error(transparent)]
-    CoreLibrary(#[from] core_library::CoreLibraryError),
+    RustLibrary(#[from] rust_library::RustLibraryError),
+    #[error(transparent)]
+    Emulator(#[from] emulator::EmulatorError),
     #[error(transparent)]
     CargoTools(#[from] cargo_tools::CargoToolsError),
 }
@@ -65,13 +68,47 @@ pub fn for_bench(cache: &Cache) -> Result<(), SetupError> {
     Ok(models::ensure(cache)?)
 }
 
-/// What the tests need: all there is. Returns where Rust's `core` for microcontrollers is.
+/// Rust's library for what is not built for this machine.
+#[derive(Debug, Clone)]
+pub struct RustLibraries {
+    /// For boxes.
+    pub boxes: RustLibrary,
+    /// For the microcontrollers of sensors.
+    pub sensors: RustLibrary,
+}
+
+/// What building programs for boxes needs: a linker, and Rust's library.
 ///
 /// `rust_source`: the source of Rust's library, if the caller has it (a `.tar.xz` or a folder).
 ///
 /// # Errors
 /// The first step that fails.
-pub fn for_tests(cache: &Cache, rust_source: Option<&Path>) -> Result<CoreLibrary, SetupError> {
+pub fn for_build(cache: &Cache, rust_source: Option<&Path>) -> Result<RustLibrary, SetupError> {
+    let _lock = cache.lock()?;
+    packages::ensure(packages::Purpose::Build)?;
+    Ok(rust_library::ensure(cache, Target::Box, rust_source)?)
+}
+
+/// What making images needs: all that building programs for boxes does, and ONNX Runtime for them.
+///
+/// `rust_source`: as for [`for_build`].
+///
+/// # Errors
+/// The first step that fails.
+pub fn for_image(cache: &Cache, rust_source: Option<&Path>) -> Result<RustLibrary, SetupError> {
+    let _lock = cache.lock()?;
+    packages::ensure(packages::Purpose::Image)?;
+    onnxruntime::ensure(cache, Arch::Aarch64)?;
+    Ok(rust_library::ensure(cache, Target::Box, rust_source)?)
+}
+
+/// What the tests need: all there is.
+///
+/// `rust_source`: as for [`for_build`].
+///
+/// # Errors
+/// The first step that fails.
+pub fn for_tests(cache: &Cache, rust_source: Option<&Path>) -> Result<RustLibraries, SetupError> {
     let _lock = cache.lock()?;
     packages::ensure(packages::Purpose::Test)?;
     for arch in Arch::ALL {
@@ -81,5 +118,9 @@ pub fn for_tests(cache: &Cache, rust_source: Option<&Path>) -> Result<CoreLibrar
     asyncapi::ensure(cache, onnxruntime::host()?)?;
     models::ensure(cache)?;
     cargo_tools::ensure(cache)?;
-    Ok(core_library::ensure(cache, rust_source)?)
+    emulator::ensure(cache)?;
+    Ok(RustLibraries {
+        boxes: rust_library::ensure(cache, Target::Box, rust_source)?,
+        sensors: rust_library::ensure(cache, Target::Sensor, rust_source)?,
+    })
 }

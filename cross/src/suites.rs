@@ -10,10 +10,14 @@ use std::time::{Duration, Instant};
 
 use cargo_metadata::MetadataCommand;
 use clap::ValueEnum;
+use edge_hal::Board;
+use edge_hal::board::BoardError;
 
+use crate::build::{self, BuildError};
 use crate::cache::Cache;
-use crate::setup::core_library::{CoreLibrary, TARGET};
-use crate::setup::{cargo_tools, onnxruntime};
+use crate::image::{self, ImageError};
+use crate::setup::rust_library::{RustLibrary, Target};
+use crate::setup::{RustLibraries, cargo_tools, emulator, onnxruntime};
 use crate::shell::{self, CommandError};
 use crate::{firmware, fuzz};
 
@@ -34,8 +38,12 @@ pub enum Suite {
     Build,
     /// All tests, with nextest.
     Tests,
+    /// Tests as programs for boxes under QEMU's emulator, and an agent for boxes that reads digits.
+    Aarch64,
     /// The examples in the documentation.
     Doc,
+    /// Images are made and judged by other tools, and an emulated box lives through its life.
+    Qemu,
 }
 
 /// The suites could not be run at all.
@@ -68,7 +76,29 @@ pub enum SuitesError {
     /// This machine cannot run the models.
     #[error(transparent)]
     Machine(#[from] onnxruntime::OnnxRuntimeError),
+    /// The emulated board's file.
+    #[error(transparent)]
+    Board(#[from] BoardError),
+    /// Its image.
+    #[error("could not make the image of the emulated board")]
+    Image(#[from] ImageError),
+    /// The programs in it.
+    #[error("could not build the programs for boxes")]
+    Programs(#[from] BuildError),
+    /// Nothing runs the programs for boxes here.
+    #[error(transparent)]
+    Emulator(#[from] emulator::EmulatorError),
 }
+
+/// Packages whose tests also run as programs for boxes.
+const PORTABLE: [&str; 3] = ["edge-protocol", "edge-hal", "edge-ota"];
+/// Of those, the tests that start a program for boxes, which nothing here runs.
+const NOT_PORTABLE: &str = "package(edge-ota) and binary(program)";
+
+/// Of `cross`, the test that needs an agent for boxes.
+const FOREIGN_AGENT: &str = "foreign_agent";
+/// Of `cross`, the tests that need images.
+const OF_IMAGES: [&str; 2] = ["image_files", "emulated_board"];
 
 /// How the closing line of `cargo nextest run` begins.
 const NEXTEST_CLOSES: &str = "Summary [";
@@ -92,15 +122,16 @@ struct Tally {
 /// When a suite cannot be started. A suite that fails is no error but an exit code.
 pub fn run(
     cache: &Cache,
-    core_library: &CoreLibrary,
+    libraries: &RustLibraries,
     only: Option<Suite>,
     nextest: &[String],
 ) -> Result<ExitCode, SuitesError> {
     let runner = Runner {
         cache,
-        core_library,
+        libraries,
         nextest,
         onnxruntime: cache.onnxruntime(onnxruntime::host()?),
+        emulator: emulator::ensure(cache)?,
         target_folder: workspace_target_folder()?,
     };
     let mut total = Tally::default();
@@ -153,6 +184,14 @@ pub fn workspace_target_folder() -> Result<PathBuf, cargo_metadata::Error> {
     Ok(metadata.target_directory.into_std_path_buf())
 }
 
+/// Where images are made unless somebody names another place.
+///
+/// # Errors
+/// When Cargo cannot read the workspace.
+pub fn images_folder() -> Result<PathBuf, cargo_metadata::Error> {
+    Ok(workspace_target_folder()?.join("images"))
+}
+
 impl Suite {
     fn name(self) -> &'static str {
         match self {
@@ -163,16 +202,19 @@ impl Suite {
             Self::Fuzz => "fuzz",
             Self::Build => "build",
             Self::Tests => "tests",
+            Self::Aarch64 => "aarch64",
             Self::Doc => "doc",
+            Self::Qemu => "qemu",
         }
     }
 }
 
 struct Runner<'a> {
     cache: &'a Cache,
-    core_library: &'a CoreLibrary,
+    libraries: &'a RustLibraries,
     nextest: &'a [String],
     onnxruntime: PathBuf,
+    emulator: PathBuf,
     target_folder: PathBuf,
 }
 
@@ -191,18 +233,21 @@ impl Runner<'_> {
             ]),
             Suite::Fuzz => self.fuzz(),
             Suite::Thumb => {
-                if let CoreLibrary::Source(_) = self.core_library {
-                    println!("core for {TARGET} is built from source");
+                let library = &self.libraries.sensors;
+                if let RustLibrary::Source(_) = library {
+                    println!("core for microcontrollers is built from source");
                 }
-                let mut protocol = self
-                    .core_library
-                    .build(&self.target_folder.join("build-std"));
-                let protocol = see(protocol.args(["--package", "edge-protocol"]))?;
+                let mut protocol = self.cargo(&["build", "--package", "edge-protocol"]);
+                let folder = self.target_folder.join(build::BUILD_FOLDER);
+                library.apply(&mut protocol, Target::Sensor, &folder);
+                let protocol = see(&mut protocol)?;
                 if !protocol.0 {
                     return Ok(protocol);
                 }
                 self.firmware()
             }
+            Suite::Aarch64 => self.aarch64(),
+            Suite::Qemu => self.qemu(),
             Suite::Build => self.plain(&["build", "--workspace"]),
             Suite::Tests => {
                 // The tests start real programs, which their runner does not build.
@@ -216,7 +261,11 @@ impl Runner<'_> {
                 }
                 let mut command = self.cargo(&["nextest", "run", "--no-fail-fast"]);
                 if self.nextest.is_empty() {
-                    command.arg("--workspace");
+                    let mut others = format!("not binary({FOREIGN_AGENT})");
+                    for test in OF_IMAGES {
+                        others += &format!(" and not binary({test})");
+                    }
+                    command.args(["--workspace", "--filterset", &others]);
                 }
                 count(command.args(self.nextest), NEXTEST_CLOSES)
             }
@@ -229,13 +278,14 @@ impl Runner<'_> {
 
     /// Builds a sensor's example firmware, and says what it takes.
     fn firmware(&self) -> Result<(bool, Tally), SuitesError> {
-        let built = see(&mut firmware::build(self.core_library, &self.target_folder))?;
+        let built = see(&mut firmware::build(
+            &self.libraries.sensors,
+            &self.target_folder,
+        ))?;
         if built.0 {
             let firmware::Size { flash, ram } =
                 firmware::size(&firmware::path(&self.target_folder))?;
-            println!(
-                "a sensor's firmware for {TARGET}: {flash} bytes of flash, {ram} of RAM and the stack"
-            );
+            println!("a sensor's firmware: {flash} bytes of flash, {ram} of RAM and the stack");
         }
         Ok(built)
     }
@@ -264,6 +314,51 @@ impl Runner<'_> {
             }
         }
         Ok((true, tally))
+    }
+
+    fn qemu(&self) -> Result<(bool, Tally), SuitesError> {
+        let board = Board::builtin("qemu-virt")?;
+        let image = image::run(self.cache, &board, &self.libraries.boxes, &images_folder()?)?;
+        print!("{}", image.table());
+        let mut command = self.cargo(&["nextest", "run", "--no-fail-fast", "--package", "cross"]);
+        for test in OF_IMAGES {
+            command.args(["--test", test]);
+        }
+        // What the box says of itself is the result that people look for.
+        command.args(["--success-output", "final"]);
+        count(command.env("EDGE_IMAGE", &image.path), NEXTEST_CLOSES)
+    }
+
+    /// Programs for boxes under an emulator: tests, then the agent with a model. Programs of this machine that tests
+    /// start run as they are.
+    fn aarch64(&self) -> Result<(bool, Tally), SuitesError> {
+        let library = &self.libraries.boxes;
+        let mut tests = self.cargo(&["nextest", "run", "--no-fail-fast"]);
+        tests.args(["--cargo-profile", build::PROFILE]);
+        tests.args(["--filterset", &format!("not ({NOT_PORTABLE})")]);
+        for package in PORTABLE {
+            tests.args(["--package", package]);
+        }
+        build::for_boxes(&mut tests, library, &self.target_folder)?;
+        tests.env(
+            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",
+            format!("{} -L {}", self.emulator.display(), emulator::LIBRARIES),
+        );
+        let (tests_passed, mut tally) = count(&mut tests, NEXTEST_CLOSES)?;
+
+        let programs = build::run(&Board::builtin("qemu-virt")?, library)?;
+        let mut inference = self.cargo(&["nextest", "run", "--package", "cross"]);
+        inference.args(["--test", FOREIGN_AGENT]);
+        for program in &programs {
+            if program.name == build::AGENT {
+                inference.env("EDGE_FOREIGN_AGENT", &program.path);
+            }
+        }
+        inference.env("EDGE_EMULATOR", &self.emulator);
+        let (inference_passed, more) = count(&mut inference, NEXTEST_CLOSES)?;
+        tally.passed += more.passed;
+        tally.failed += more.failed;
+        Ok((tests_passed && inference_passed, tally))
     }
 
     fn cargo(&self, arguments: &[&str]) -> Command {

@@ -23,13 +23,17 @@ fn units(folder: &Path) {
         ),
         ("ota/systemd/edge-ota-confirm.service", "/usr/bin/edge-ota"),
         (
-            "cross/image/first-start/edge-agent.service.d/image.conf",
+            "cross/image/root/etc/systemd/system/edge-agent.service.d/image.conf",
             "/usr/bin/edge-agent",
+        ),
+        (
+            "cross/image/root/usr/lib/systemd/system/edge-factory-reset.service",
+            "/usr/lib/edge/factory-reset",
         ),
     ] {
         let text = fs::read_to_string(repository.join(unit)).expect("the unit");
         let name = unit.split("systemd/").last().expect("a name");
-        let name = name.trim_start_matches("cross/image/first-start/");
+        let name = name.trim_start_matches("system/");
         let copy = folder.join(name);
         fs::create_dir_all(copy.parent().expect("a folder")).expect("a folder");
         fs::write(&copy, text.replace(program, "/bin/true")).expect("a copy");
@@ -44,6 +48,7 @@ fn the_units_of_the_image_are_ones_that_systemd_understands() {
         ("edge-first-start.service", Some("--threshold=45")),
         ("edge-ota-confirm.service", Some("--threshold=25")),
         ("run-edge-provisioning.mount", None),
+        ("edge-factory-reset.service", None),
         ("edge-agent.service", Some("--threshold=25")),
     ] {
         let path = folder.path().join(unit);

@@ -53,7 +53,28 @@ pub enum AptError {
 #[derive(Debug)]
 pub struct Apt {
     suite: String,
+    /// Debian's name of a processor; this machine's where it is none.
+    architecture: Option<&'static str>,
     folder: PathBuf,
+}
+
+/// Sources of a suite with its updates and security updates, in the form of `sources.list`, from the mirrors that this
+/// machine uses.
+///
+/// # Errors
+/// When no mirror is known.
+pub fn sources_of(suite: &str) -> Result<Vec<String>, AptError> {
+    let mirror = mirror_of_this_machine("").ok_or(AptError::NoMirror)?;
+    let line =
+        |mirror: &str, suite: &str| format!("deb [signed-by={KEYRING}] {mirror} {suite} main");
+    let mut sources = vec![
+        line(&mirror, suite),
+        line(&mirror, &format!("{suite}-updates")),
+    ];
+    if let Some(mirror) = mirror_of_this_machine("-security") {
+        sources.push(line(&mirror, &format!("{suite}-security")));
+    }
+    Ok(sources)
 }
 
 impl Apt {
@@ -62,37 +83,69 @@ impl Apt {
     /// # Errors
     /// When no mirror is known or it does not answer.
     pub fn new(cache: &Cache, suite: &str) -> Result<Self, AptError> {
-        let mirror = mirror_of_this_machine().ok_or(AptError::NoMirror)?;
+        let mirror = mirror_of_this_machine("").ok_or(AptError::NoMirror)?;
+        let sources = format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n");
+        Self::prepare(suite, None, cache.apt(suite), &sources)
+    }
+
+    /// The same for another processor, with the suite's updates.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn foreign(
+        cache: &Cache,
+        suite: &str,
+        architecture: &'static str,
+    ) -> Result<Self, AptError> {
+        let folder = cache.apt(&format!("{suite}-{architecture}"));
+        let sources = sources_of(suite)?.join("\n") + "\n";
+        Self::prepare(suite, Some(architecture), folder, &sources)
+    }
+
+    fn prepare(
+        suite: &str,
+        architecture: Option<&'static str>,
+        folder: PathBuf,
+        sources: &str,
+    ) -> Result<Self, AptError> {
         let apt = Self {
             suite: suite.to_owned(),
-            folder: cache.apt(suite),
+            architecture,
+            folder,
         };
         for folder in ["lists/partial", "cache/archives/partial"] {
             let path = apt.folder.join(folder);
             fs::create_dir_all(&path).map_err(|source| AptError::Io { path, source })?;
         }
         let path = apt.folder.join("sources.list");
-        fs::write(
-            &path,
-            format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"),
-        )
-        .map_err(|source| AptError::Io { path, source })?;
+        fs::write(&path, sources).map_err(|source| AptError::Io { path, source })?;
         apt.run(apt.command("apt-get").args(["--quiet", "update"]))?;
         Ok(apt)
     }
 
-    /// Fetches a package and unpacks it below `folder`; returns where.
+    /// Fetches a package and unpacks it below `folder`; returns where. `version` is the upstream version; any will do
+    /// where it is none.
     ///
     /// # Errors
-    /// When the suite does not have that upstream version, or it cannot be fetched.
-    pub fn unpack(&self, package: &str, version: &str, folder: &Path) -> Result<PathBuf, AptError> {
-        let known = self.run(self.command("apt-cache").args(["madison", package]))?;
-        let full_version = pick_version(&known, version).ok_or_else(|| AptError::NoVersion {
-            suite: self.suite.clone(),
-            package: package.to_owned(),
-            version: version.to_owned(),
-        })?;
-        let download = format!("{package}={full_version}");
+    /// When the suite does not have that version, or it cannot be fetched.
+    pub fn unpack(
+        &self,
+        package: &str,
+        version: Option<&str>,
+        folder: &Path,
+    ) -> Result<PathBuf, AptError> {
+        let download = match version {
+            None => package.to_owned(),
+            Some(version) => {
+                let known = self.run(self.command("apt-cache").args(["madison", package]))?;
+                let full = pick_version(&known, version).ok_or_else(|| AptError::NoVersion {
+                    suite: self.suite.clone(),
+                    package: package.to_owned(),
+                    version: version.to_owned(),
+                })?;
+                format!("{package}={full}")
+            }
+        };
         let mut apt_get = self.command("apt-get");
         self.run(
             apt_get
@@ -121,6 +174,18 @@ impl Apt {
         Ok(unpacked)
     }
 
+    /// What a package depends on directly.
+    ///
+    /// # Errors
+    /// When the package is not known.
+    pub fn dependencies(&self, package: &str) -> Result<Vec<String>, AptError> {
+        let text = self.run(self.command("apt-cache").args(["depends", package]))?;
+        let names = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("Depends: "));
+        Ok(names.map(str::to_owned).collect())
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let settings = [
@@ -136,6 +201,13 @@ impl Apt {
             setting.push(value);
             command.arg("-o").arg(setting);
         }
+        if let Some(architecture) = self.architecture {
+            for name in ["APT::Architecture", "APT::Architectures"] {
+                command.arg("-o").arg(format!("{name}={architecture}"));
+            }
+            // What is installed here is no answer for another processor.
+            command.args(["-o", "Dir::State::status=/dev/null"]);
+        }
         command
     }
 
@@ -147,11 +219,23 @@ impl Apt {
     }
 }
 
-fn mirror_of_this_machine() -> Option<String> {
-    let codename = fs::read_to_string("/etc/os-release").ok()?;
-    let codename = codename
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+/// The backports of this machine's release, such as `bookworm-backports`.
+#[must_use]
+pub fn backports_of_this_machine() -> String {
+    let codename = codename().unwrap_or_else(|| "stable".to_owned());
+    format!("{codename}-backports")
+}
+
+fn codename() -> Option<String> {
+    let release = fs::read_to_string("/etc/os-release").ok()?;
+    let mut lines = release.lines();
+    let codename = lines.find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    Some(codename.to_owned())
+}
+
+/// The mirror that this machine's apt uses for its release, or for a part of it such as `-security`.
+fn mirror_of_this_machine(part: &str) -> Option<String> {
+    let codename = &(codename()? + part);
     let parts = fs::read_dir("/etc/apt/sources.list.d")
         .into_iter()
         .flatten();

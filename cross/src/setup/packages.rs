@@ -4,12 +4,16 @@ use std::process::Command;
 
 use crate::shell::{self, CommandError};
 
-/// What a package is for; tests need the demo's too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a package is for; each purpose needs those before it too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// Building and showing the product.
     Demo,
-    /// Building, showing and testing it.
+    /// Building it for boxes.
+    Build,
+    /// Making images of boxes, and starting them emulated.
+    Image,
+    /// Testing it.
     Test,
 }
 
@@ -47,6 +51,84 @@ const PACKAGES: &[Package] = &[
         why: "setpriv, so that no process outlives the demo",
     },
     Package {
+        name: "gcc-aarch64-linux-gnu",
+        program: "aarch64-linux-gnu-gcc",
+        purpose: Purpose::Build,
+        why: "links programs for boxes",
+    },
+    Package {
+        name: "libc6-dev-arm64-cross",
+        program: "aarch64-linux-gnu-gcc",
+        purpose: Purpose::Build,
+        why: "the C library that they link to",
+    },
+    Package {
+        name: "xz-utils",
+        program: "xz",
+        purpose: Purpose::Build,
+        why: "unpacks Rust's source",
+    },
+    Package {
+        name: "mmdebstrap",
+        program: "mmdebstrap",
+        purpose: Purpose::Image,
+        why: "makes a root file system of Debian's packages",
+    },
+    Package {
+        name: "fakeroot",
+        program: "fakeroot",
+        purpose: Purpose::Image,
+        why: "keeps owners of files without being root",
+    },
+    Package {
+        name: "erofs-utils",
+        program: "mkfs.erofs",
+        purpose: Purpose::Image,
+        why: "makes and checks the read-only root",
+    },
+    Package {
+        name: "kmod",
+        program: "depmod",
+        purpose: Purpose::Image,
+        why: "lists what drivers need",
+    },
+    Package {
+        name: "u-boot-tools",
+        program: "mkimage",
+        purpose: Purpose::Image,
+        why: "packs U-Boot's script",
+    },
+    Package {
+        name: "mkbootimg",
+        program: "mkbootimg",
+        purpose: Purpose::Image,
+        why: "packs kernels for Qualcomm's boot loader",
+    },
+    Package {
+        name: "android-sdk-libsparse-utils",
+        program: "img2simg",
+        purpose: Purpose::Image,
+        why: "makes images for fastboot",
+    },
+    Package {
+        name: "zstd",
+        program: "zstd",
+        purpose: Purpose::Image,
+        why: "packs the first program",
+    },
+    Package {
+        name: "qemu-system-arm",
+        program: "qemu-system-aarch64",
+        purpose: Purpose::Image,
+        why: "the emulated board",
+    },
+    Package {
+        name: "openssh-client",
+        program: "ssh",
+        purpose: Purpose::Image,
+        why: "looks into the emulated board",
+    },
+    Package {
         name: "g++",
         program: "g++",
         purpose: Purpose::Test,
@@ -65,12 +147,6 @@ const PACKAGES: &[Package] = &[
         why: "a Vulkan device on the processor",
     },
     Package {
-        name: "xz-utils",
-        program: "xz",
-        purpose: Purpose::Test,
-        why: "unpacks Rust's source",
-    },
-    Package {
         name: "mosquitto",
         program: "mosquitto",
         purpose: Purpose::Test,
@@ -87,6 +163,12 @@ const PACKAGES: &[Package] = &[
         program: "sgdisk",
         purpose: Purpose::Test,
         why: "makes and checks partition tables",
+    },
+    Package {
+        name: "fdisk",
+        program: "fdisk",
+        purpose: Purpose::Test,
+        why: "checks tables with sectors of 4,096 bytes",
     },
     Package {
         name: "dosfstools",
@@ -162,9 +244,7 @@ pub enum PackagesError {
 /// # Errors
 /// When it cannot; the message tells the user what to install by hand.
 pub fn ensure(purpose: Purpose) -> Result<(), PackagesError> {
-    let wanted = PACKAGES
-        .iter()
-        .filter(|package| purpose == Purpose::Test || package.purpose == Purpose::Demo);
+    let wanted = PACKAGES.iter().filter(|package| package.purpose <= purpose);
     if shell::which("dpkg-query").is_none() {
         let missing: Vec<String> = wanted
             .filter(|package| shell::which(package.program).is_none())

@@ -323,9 +323,14 @@ fn answer(publish: Publish) -> Answer {
 }
 
 /// Repeats `attempt` until it succeeds.
-pub fn eventually(what: &str, mut attempt: impl FnMut() -> bool) {
+pub fn eventually(what: &str, attempt: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, attempt);
+}
+
+/// Repeats `attempt` until it succeeds, for as long as `limit`.
+pub fn eventually_within(limit: Duration, what: &str, mut attempt: impl FnMut() -> bool) {
     let started = Instant::now();
     while !attempt() {
-        assert!(started.elapsed() < PATIENCE, "{what} did not happen");
+        assert!(started.elapsed() < limit, "{what} did not happen");
     }
 }

@@ -1,6 +1,6 @@
-//! Rust's `core` for the microcontrollers of sensors, `thumbv7em-none-eabihf`.
+//! Rust's library for what this project is built for: boxes and the microcontrollers of sensors.
 //!
-//! Where rustup can install the target, that is all. Elsewhere Cargo builds `core` from the source
+//! Where rustup can install the target, that is all. Elsewhere Cargo builds the library from the source
 //! of exactly this compiler's release, which lies in our cache and never in the user's toolchain.
 
 use std::path::{Path, PathBuf};
@@ -12,8 +12,33 @@ use super::apt::{Apt, AptError};
 use crate::cache::{Cache, CacheError};
 use crate::shell::{self, CommandError};
 
-/// Cortex-M4F and M7: what a sensor with a floating-point unit has.
-pub const TARGET: &str = "thumbv7em-none-eabihf";
+/// What programs are built for, other than this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Boxes: 64-bit ARM Linux with glibc.
+    Box,
+    /// Cortex-M4F and M7: what a sensor with a floating-point unit has.
+    Sensor,
+}
+
+impl Target {
+    /// As rustc calls it.
+    #[must_use]
+    pub fn triple(self) -> &'static str {
+        match self {
+            Self::Box => "aarch64-unknown-linux-gnu",
+            Self::Sensor => "thumbv7em-none-eabihf",
+        }
+    }
+
+    /// The parts of the library that are built from source.
+    fn parts(self) -> &'static str {
+        match self {
+            Self::Box => "std,panic_unwind",
+            Self::Sensor => "core",
+        }
+    }
+}
 
 /// Rustup retries for minutes when no server answers.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(30);
@@ -21,18 +46,18 @@ const RUSTUP_LIMIT: Duration = Duration::from_secs(30);
 /// Debian's release with compilers newer than the stable one's.
 const SUITE: &str = "trixie-backports";
 
-/// How to get `core` for [`TARGET`].
+/// How to get the library for a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CoreLibrary {
+pub enum RustLibrary {
     /// The toolchain has it.
     Installed,
     /// Cargo builds it from this folder, rustc's `library/`.
     Source(PathBuf),
 }
 
-/// `core` for microcontrollers is out of reach.
+/// The library for a target is out of reach.
 #[derive(Debug, thiserror::Error)]
-pub enum CoreLibraryError {
+pub enum RustLibraryError {
     /// The compiler does not say what it is.
     #[error("could not ask rustc for its version and folders")]
     Rustc(#[from] CommandError),
@@ -44,10 +69,12 @@ pub enum CoreLibraryError {
     },
     /// No way led to a source.
     #[error(
-        "no `core` for {TARGET}: rustup could not add the target, and Debian has no source of \
+        "no Rust library for {target}: rustup could not add the target, and Debian has no source of \
          rustc {version}; give --rust-src a .tar.xz or folder of that release's library/"
     )]
     OutOfReach {
+        /// As rustc calls it.
+        target: &'static str,
         /// The compiler's release.
         version: String,
         /// What Debian said.
@@ -68,31 +95,32 @@ pub enum CoreLibraryError {
     Cache(#[from] CacheError),
 }
 
-impl CoreLibrary {
-    /// `cargo build` for [`TARGET`], into a folder of its own: build scripts watch `RUSTC_BOOTSTRAP`, so the host's build
-    /// cache must not see it.
-    #[must_use]
-    pub fn build(&self, target_folder: &Path) -> Command {
-        let mut command = shell::cargo();
-        command.args(["build", "--target", TARGET, "--target-dir"]);
-        command.arg(target_folder);
+impl RustLibrary {
+    /// Makes a Cargo command one for `target`, into a folder of its own: build scripts watch `RUSTC_BOOTSTRAP`, so the
+    /// host's build cache must not see it.
+    pub fn apply(&self, command: &mut Command, target: Target, folder: &Path) {
+        command.args(["--target", target.triple(), "--target-dir"]);
+        command.arg(folder);
         if let Self::Source(library) = self {
-            command.arg("-Zbuild-std=core");
             command
+                .arg(format!("-Zbuild-std={}", target.parts()))
                 .env("RUSTC_BOOTSTRAP", "1")
                 .env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
         }
-        command
     }
 }
 
-/// Finds or fetches `core` for [`TARGET`]; `given` is the source that the user named, if any.
+/// Finds or fetches the library for `target`; `given` is the source that the user named, if any.
 ///
 /// # Errors
 /// When all ways fail.
-pub fn ensure(cache: &Cache, given: Option<&Path>) -> Result<CoreLibrary, CoreLibraryError> {
-    if is_installed()? {
-        return Ok(CoreLibrary::Installed);
+pub fn ensure(
+    cache: &Cache,
+    target: Target,
+    given: Option<&Path>,
+) -> Result<RustLibrary, RustLibraryError> {
+    if is_installed(target)? {
+        return Ok(RustLibrary::Installed);
     }
     let sysroot = rustc(&["--print", "sysroot"])?;
     let version = release(&rustc(&["-vV"])?);
@@ -100,20 +128,20 @@ pub fn ensure(cache: &Cache, given: Option<&Path>) -> Result<CoreLibrary, CoreLi
     let fetched = cache.rust_library(&version);
     for library in [from_component, fetched.clone()] {
         if is_library(&library) {
-            return Ok(CoreLibrary::Source(library));
+            return Ok(RustLibrary::Source(library));
         }
     }
     if let Some(given) = given {
         return from_given(cache, given, &version, fetched);
     }
-    if add_with_rustup() && is_installed()? {
-        return Ok(CoreLibrary::Installed);
+    if add_with_rustup(target) && is_installed(target)? {
+        return Ok(RustLibrary::Installed);
     }
-    from_debian(cache, &version, fetched)
+    from_debian(cache, target, &version, fetched)
 }
 
-fn is_installed() -> Result<bool, CommandError> {
-    let libraries = rustc(&["--print", "target-libdir", "--target", TARGET])?;
+fn is_installed(target: Target) -> Result<bool, CommandError> {
+    let libraries = rustc(&["--print", "target-libdir", "--target", target.triple()])?;
     Ok(fs::read_dir(libraries).is_ok_and(|mut files| files.next().is_some()))
 }
 
@@ -142,19 +170,22 @@ fn from_given(
     given: &Path,
     version: &str,
     product: PathBuf,
-) -> Result<CoreLibrary, CoreLibraryError> {
+) -> Result<RustLibrary, RustLibraryError> {
     for folder in [given.to_path_buf(), given.join("library")] {
         if is_library(&folder) {
-            return Ok(CoreLibrary::Source(folder));
+            return Ok(RustLibrary::Source(folder));
         }
     }
     if !given.is_file() {
-        return Err(CoreLibraryError::NotSource {
+        return Err(RustLibraryError::NotSource {
             path: given.to_path_buf(),
         });
     }
     shell::step(
-        &format!("source of Rust {version}'s core, from {}", given.display()),
+        &format!(
+            "source of Rust {version}'s library, from {}",
+            given.display()
+        ),
         || {
             cache.finish("rust-library", version, &product, |scratch| {
                 let mut unpack = Command::new("tar");
@@ -163,38 +194,40 @@ fn from_given(
                 if is_library(&library) {
                     return Ok(library);
                 }
-                Err(CoreLibraryError::NotSource {
+                Err(RustLibraryError::NotSource {
                     path: given.to_path_buf(),
                 })
             })
         },
     )?;
-    Ok(CoreLibrary::Source(product))
+    Ok(RustLibrary::Source(product))
 }
 
-fn add_with_rustup() -> bool {
+fn add_with_rustup(target: Target) -> bool {
     if shell::which("rustup").is_none() {
         return false;
     }
     let mut add = Command::new("rustup");
-    add.args(["target", "add", TARGET])
+    add.args(["target", "add", target.triple()])
         .current_dir(crate::repository());
-    let what = format!("Rust's core for {TARGET}, with rustup");
+    let what = format!("Rust's library for {}, with rustup", target.triple());
     shell::step(&what, || shell::output_within(&mut add, RUSTUP_LIMIT)).is_ok()
 }
 
 fn from_debian(
     cache: &Cache,
+    target: Target,
     version: &str,
     product: PathBuf,
-) -> Result<CoreLibrary, CoreLibraryError> {
+) -> Result<RustLibrary, RustLibraryError> {
     shell::step(
-        &format!("source of Rust {version}'s core, from Debian's {SUITE}"),
+        &format!("source of Rust {version}'s library, from Debian's {SUITE}"),
         || {
             cache.finish("rust-library", version, &product, |scratch| {
                 let unpacked = Apt::new(cache, SUITE)
-                    .and_then(|apt| apt.unpack("rust-src", version, scratch))
-                    .map_err(|source| CoreLibraryError::OutOfReach {
+                    .and_then(|apt| apt.unpack("rust-src", Some(version), scratch))
+                    .map_err(|source| RustLibraryError::OutOfReach {
+                        target: target.triple(),
                         version: version.to_owned(),
                         source,
                     })?;
@@ -202,11 +235,11 @@ fn from_debian(
                 if is_library(&library) {
                     return Ok(library);
                 }
-                Err(CoreLibraryError::NotSource { path: library })
+                Err(RustLibraryError::NotSource { path: library })
             })
         },
     )?;
-    Ok(CoreLibrary::Source(product))
+    Ok(RustLibrary::Source(product))
 }
 
 #[cfg(test)]

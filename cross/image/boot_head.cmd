@@ -1,0 +1,4 @@
+# Starts a slot: its kernel, initramfs and settings lie in the partition kernel_a or kernel_b.
+setenv slots_file SLOTS_FILE
+setenv slot_start 'setenv suffix a; if test "${slot}" = "B"; then setenv suffix b; fi; setenv filesize 0; if part number ${devtype} ${devnum} kernel_${suffix} kernel_part; then if load ${devtype} ${devnum}:${kernel_part} ${ramdisk_addr_r} slot.env; then setenv slot_arguments; env import -t ${ramdisk_addr_r} ${filesize} slot_arguments; if load ${devtype} ${devnum}:${kernel_part} ${kernel_addr_r} vmlinuz; then if load ${devtype} ${devnum}:${kernel_part} ${ramdisk_addr_r} initrd.img; then setenv bootargs "${slot_arguments} edge.slot=${slot} root=PARTLABEL=root_${suffix}"; booti ${kernel_addr_r} ${ramdisk_addr_r}:0x${filesize} ${fdtcontroladdr}; fi; fi; fi; fi; echo "slot ${slot} cannot be loaded"'
+
