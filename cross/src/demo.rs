@@ -15,6 +15,8 @@ use crate::sensor::{Sensor, SensorError, SensorResult, Until};
 
 /// Requests a second: lively on the page, light on the machine.
 const RATE: u32 = 100;
+/// A sensor for a person to play: its certificate is there.
+const CAMERA: &str = "cam-1";
 /// How often the live line changes.
 const TICK: Duration = Duration::from_millis(500);
 /// How long the boxes' counters may lag behind the sensor's.
@@ -97,6 +99,9 @@ pub fn run(
     })?;
     eprintln!("  page    {}", region.page());
     eprintln!("  broker  {}", region.broker_url());
+    if let Some(folder) = region.sensor_identity(CAMERA)? {
+        eprintln!("  {CAMERA}   {}", folder.display());
+    }
     if stop.try_recv().is_ok() {
         region.stop()?;
         return Err(DemoError::Interrupted);

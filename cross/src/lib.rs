@@ -13,11 +13,13 @@
 //! - [`firmware`]: the example firmware of a sensor, built and emulated
 //! - [`fuzz`]: `cargo xtask fuzz`
 //! - [`processes`]: real processes, supervised: brokers, indexers, agents
+//! - [`authority`]: a region's certificate authority, by `edgectl ca`
 //! - [`region`]: a whole region on this machine
 //! - [`sensor`]: `edgectl sense` as a child process
 //! - [`demo`]: `cargo xtask demo`
 //! - [`stop_signal`]: Ctrl-C as a message
 
+pub mod authority;
 pub mod bench;
 pub mod boards;
 pub mod build;

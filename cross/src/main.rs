@@ -264,6 +264,9 @@ struct DemoArgs {
     /// Write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Without certificates: everybody on this machine may do everything on the broker.
+    #[arg(long)]
+    insecure: bool,
     #[command(flatten)]
     ports: Ports,
 }
@@ -453,12 +456,20 @@ fn show_boards(arguments: BoardsArgs) -> Result<ExitCode> {
 
 fn show(cache: &Cache, arguments: DemoArgs) -> Result<()> {
     setup::for_demo(cache)?;
-    let plan = plan(
-        cache,
-        release_build()?,
-        arguments.boxes.into(),
-        &arguments.ports,
-    )?;
+    let broker = if arguments.insecure {
+        Broker::Embedded
+    } else {
+        Broker::Secured
+    };
+    let plan = Plan {
+        broker,
+        ..plan(
+            cache,
+            release_build()?,
+            arguments.boxes.into(),
+            &arguments.ports,
+        )?
+    };
     let stop = stop_signal::catch()?;
     let report = demo::run(plan, &cross::heldout_images(), arguments.seconds, &stop)?;
     println!("{}", report.table());

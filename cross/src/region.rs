@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::authority::{Authority, AuthorityError};
 use crate::processes::{self, Process, ProcessError};
 
 /// The region's name on the wire.
@@ -63,6 +64,9 @@ pub enum RegionError {
         #[source]
         source: reqwest::Error,
     },
+    /// Its authority.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// The HTTP client.
     #[error("could not start an HTTP client")]
     Client(#[source] reqwest::Error),
@@ -79,7 +83,9 @@ pub enum RegionError {
 /// Which broker carries the region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broker {
-    /// The one inside the indexer.
+    /// The one inside the indexer; everybody shows a certificate, and boxes enrol with tokens.
+    Secured,
+    /// The one inside the indexer, without TLS and for everybody.
     Embedded,
     /// Debian's Mosquitto, with the indexer as an outside client.
     Mosquitto,
@@ -135,6 +141,17 @@ pub struct Totals {
     pub requests_total: u64,
 }
 
+/// How a box gets its certificate.
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    /// Where the indexer enrols boxes.
+    pub indexer: String,
+    /// What boxes know their region by.
+    pub region_ca_sha256: String,
+    /// File with a one-time token.
+    pub token_file: PathBuf,
+}
+
 /// A running region. The fields end in this order when it is dropped.
 #[derive(Debug)]
 pub struct Region {
@@ -143,6 +160,8 @@ pub struct Region {
     broker: Option<Process>,
     mqtt_port: u16,
     http_port: u16,
+    https_port: u16,
+    authority: Option<Authority>,
     http: Client,
     plan: Plan,
     folder: TempDir,
@@ -159,7 +178,8 @@ impl Region {
             .prefix("edge-region-")
             .tempdir()
             .map_err(prepare("make a folder"))?;
-        let [mqtt_port, http_port] = processes::free_ports().map_err(prepare("find free ports"))?;
+        let [mqtt_port, http_port, https_port] =
+            processes::free_ports().map_err(prepare("find free ports"))?;
         let mqtt_port = plan.mqtt_port.unwrap_or(mqtt_port);
         let http_port = plan.http_port.unwrap_or(http_port);
         for (port, flag) in [(mqtt_port, "mqtt-port"), (http_port, "http-port")] {
@@ -168,7 +188,7 @@ impl Region {
             }
         }
         let broker = match plan.broker {
-            Broker::Embedded => None,
+            Broker::Secured | Broker::Embedded => None,
             Broker::Mosquitto => Some(processes::mosquitto(mqtt_port, folder.path())?),
         };
         // A proxy for the outside world does not know this machine's ports.
@@ -176,7 +196,12 @@ impl Region {
             .no_proxy()
             .build()
             .map_err(RegionError::Client)?;
-        let indexer = start_indexer(&plan, mqtt_port, http_port, &http, folder.path())?;
+        let authority = match plan.broker {
+            Broker::Secured => Some(Authority::make(&program(&plan, "edgectl")?, folder.path())?),
+            Broker::Embedded | Broker::Mosquitto => None,
+        };
+        let ports = [mqtt_port, http_port, https_port];
+        let indexer = start_indexer(&plan, authority.as_ref(), ports, &http, folder.path())?;
         let boxes = Vec::new();
         let mut region = Self {
             boxes,
@@ -184,6 +209,8 @@ impl Region {
             broker,
             mqtt_port,
             http_port,
+            https_port,
+            authority,
             http,
             plan,
             folder,
@@ -209,7 +236,54 @@ impl Region {
     /// The broker's address, as programs take it.
     #[must_use]
     pub fn broker_url(&self) -> String {
-        format!("mqtt://127.0.0.1:{}", self.mqtt_port)
+        let scheme = match self.authority {
+            Some(_) => "mqtts",
+            None => "mqtt",
+        };
+        format!("{scheme}://127.0.0.1:{}", self.mqtt_port)
+    }
+
+    /// What a box needs to enrol, with a new token; none where nobody shows certificates.
+    ///
+    /// # Errors
+    /// When no token can be made.
+    pub fn enrolment(&self, box_id: &str) -> Result<Option<Enrolment>, RegionError> {
+        let Some(authority) = &self.authority else {
+            return Ok(None);
+        };
+        let token_file = self.folder.path().join(format!("{box_id}.token"));
+        authority.token(box_id, &token_file)?;
+        Ok(Some(Enrolment {
+            indexer: format!("https://127.0.0.1:{}", self.https_port),
+            region_ca_sha256: authority.fingerprint.clone(),
+            token_file,
+        }))
+    }
+
+    /// Whom the authority knows, as `edgectl ca list` prints it; nobody where nobody shows certificates.
+    ///
+    /// # Errors
+    /// When the list cannot be read.
+    pub fn holders(&self) -> Result<String, RegionError> {
+        let known = self
+            .authority
+            .as_ref()
+            .map(Authority::holders)
+            .transpose()?;
+        Ok(known.unwrap_or_default())
+    }
+
+    /// A certificate for a sensor, in a folder that is made; none where nobody shows certificates.
+    ///
+    /// # Errors
+    /// When it cannot be issued.
+    pub fn sensor_identity(&self, name: &str) -> Result<Option<PathBuf>, RegionError> {
+        let Some(authority) = &self.authority else {
+            return Ok(None);
+        };
+        let folder = self.folder.path().join(name);
+        authority.issue("sensor", name, &folder)?;
+        Ok(Some(folder))
     }
 
     /// The broker's port on this machine.
@@ -316,6 +390,16 @@ impl Region {
             arguments.push(flag.to_owned());
             arguments.push(value.as_ref().display().to_string());
         }
+        if let Some(enrolment) = self.enrolment(&name)? {
+            let token_file = enrolment.token_file.display().to_string();
+            for (flag, value) in [
+                ("--indexer", enrolment.indexer),
+                ("--region-ca-sha256", enrolment.region_ca_sha256),
+                ("--enrolment-token-file", token_file),
+            ] {
+                arguments.extend([flag.to_owned(), value]);
+            }
+        }
         // Telemetry each second, so that what the page and the tables show is fresh.
         arguments.extend(["--telemetry-interval-s".to_owned(), "1".to_owned()]);
         let agent = program(&self.plan, "edge-agent")?;
@@ -374,21 +458,25 @@ fn program(plan: &Plan, name: &str) -> Result<PathBuf, RegionError> {
 
 fn start_indexer(
     plan: &Plan,
-    mqtt_port: u16,
-    http_port: u16,
+    authority: Option<&Authority>,
+    ports: [u16; 3],
     http: &Client,
     folder: &Path,
 ) -> Result<Process, RegionError> {
     let data = folder.join("indexer").display().to_string();
-    let (mqtt, page) = (
-        format!("127.0.0.1:{mqtt_port}"),
-        format!("127.0.0.1:{http_port}"),
-    );
+    let [mqtt, page, https] = ports.map(|port| format!("127.0.0.1:{port}"));
+    let ca = authority.map(|authority| authority.online().display().to_string());
     let broker_url = format!("mqtt://{mqtt}");
     let mut arguments = vec!["run", "--region", NAME, "--http", &page, "--data", &data];
     match plan.broker {
-        Broker::Embedded => arguments.extend(["--embedded-broker", "--mqtt", &mqtt]),
+        Broker::Secured => {
+            arguments.extend(["--embedded-broker", "--mqtt", &mqtt, "--https", &https]);
+        }
+        Broker::Embedded => arguments.extend(["--embedded-broker", "--insecure-mqtt", &mqtt]),
         Broker::Mosquitto => arguments.extend(["--broker", &broker_url]),
+    }
+    if let Some(ca) = &ca {
+        arguments.extend(["--ca", ca]);
     }
     let mut indexer = Process::start(
         "indexer",

@@ -115,6 +115,11 @@ impl Sensor {
         arguments.extend([
             "--rate", &rate, "--expiry", EXPIRY_S, "--json", limit, &value,
         ]);
+        let identity = region.sensor_identity(name)?;
+        let identity = identity.map(|folder| folder.display().to_string());
+        if let Some(folder) = &identity {
+            arguments.extend(["--identity", folder]);
+        }
         let process = Process::start(
             name,
             &region.program("edgectl")?,

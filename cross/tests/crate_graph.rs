@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use cargo_metadata::MetadataCommand;
 
 /// Package, and those of ours that it may import (for building, testing or running).
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("edge-protocol", &[]),
+    ("edge-identity", &["edge-protocol"]),
     ("edge-proof", &["edge-protocol"]),
     ("edge-matching", &["edge-protocol", "edge-proof"]),
     ("edge-rewards", &["edge-protocol"]),
@@ -15,21 +16,32 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("edge-ota", &["edge-hal", "edge-protocol"]),
     (
         "edge-agent",
-        &["edge-hal", "edge-protocol", "edge-proof", "edge-rewards"],
+        &[
+            "edge-hal",
+            "edge-identity",
+            "edge-protocol",
+            "edge-proof",
+            "edge-rewards",
+        ],
     ),
     (
         "edge-indexer",
         &[
+            "edge-identity",
             "edge-protocol",
             "edge-proof",
             "edge-matching",
             "edge-rewards",
         ],
     ),
-    ("edge-checker", &["edge-protocol", "edge-proof"]),
+    (
+        "edge-checker",
+        &["edge-identity", "edge-protocol", "edge-proof"],
+    ),
     (
         "edgectl",
         &[
+            "edge-identity",
             "edge-protocol",
             "edge-proof",
             "edge-matching",

@@ -318,7 +318,7 @@ fn settings_that_cannot_be_read_are_a_line_and_usage_is_not() {
     let report = Report::new(&doctor(&[]));
     report.assert("settings", "good", "b in region lab");
     assert_eq!(report.code, 0);
-    for wrong in ["--only=everything", "--timeout=0", "--indexer=https://i"] {
+    for wrong in ["--only=everything", "--timeout=0", "--indexer=ftp://i"] {
         let output = doctor(&[wrong]);
         assert_eq!(output.status.code(), Some(2), "{wrong}");
     }

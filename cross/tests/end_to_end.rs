@@ -6,50 +6,21 @@
     reason = "tests fail by panicking"
 )]
 
-use std::path::{Path, PathBuf};
+mod support;
+
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use cross::cache::{Arch, Cache};
 use cross::demo;
-use cross::region::{Broker, Plan, Region};
+use cross::region::{Broker, Region};
 use cross::sensor::{Sensor, SensorResult, Until};
 use cross::shell;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use support::plan;
 
 const WANTED_ACCURACY: f64 = 97.0;
-
-/// A region of programs built in this profile, with ONNX Runtime as set-up left it.
-fn plan(broker: Broker, boxes: usize) -> Plan {
-    let onnxruntime = std::env::var_os("EDGE_ONNXRUNTIME").map_or_else(
-        || {
-            let cache = Cache::from_env().expect("a cache folder");
-            cache.onnxruntime(Arch::host().expect("a processor with ONNX Runtime"))
-        },
-        PathBuf::from,
-    );
-    assert!(
-        onnxruntime.exists(),
-        "{} is missing: run `cargo xtask setup`",
-        onnxruntime.display()
-    );
-    let programs = Path::new(env!("CARGO_BIN_EXE_cross"))
-        .parent()
-        .expect("a folder")
-        .to_owned();
-    let models = cross::committed_models();
-    Plan {
-        programs,
-        onnxruntime,
-        models,
-        broker,
-        boxes,
-        mqtt_port: None,
-        http_port: None,
-    }
-}
 
 fn the_demo_convinces(broker: Broker) {
     // The end of the sender would be a wish to stop.
@@ -72,6 +43,11 @@ fn the_demo_convinces(broker: Broker) {
         report.boxes.iter().all(|state| state.requests > 0),
         "all boxes share the load"
     );
+}
+
+#[test]
+fn the_demo_convinces_with_certificates() {
+    the_demo_convinces(Broker::Secured);
 }
 
 #[test]
@@ -98,6 +74,11 @@ fn a_foreign_sensor_is_answered(broker: Broker) {
     });
     let client = "foreign-1";
     let mut ask = Command::new("mosquitto_rr");
+    if let Some(identity) = region.sensor_identity(client).expect("a certificate") {
+        ask.arg("--cafile").arg(identity.join("region-ca.pem"));
+        ask.arg("--cert").arg(identity.join("certificate.pem"));
+        ask.arg("--key").arg(identity.join("key.pem"));
+    }
     ask.args(["-h", "127.0.0.1", "-p", &region.mqtt_port().to_string()])
         .args(["-V", "mqttv5", "-q", "1", "-W", "10", "-i", client])
         .args(["-t", &format!("edge/v1/demo/any/infer/digits/{client}")])
@@ -122,6 +103,11 @@ fn a_foreign_sensor_is_answered(broker: Broker) {
         values[0]
     );
     region.stop().expect("a clean end");
+}
+
+#[test]
+fn a_foreign_sensor_with_a_certificate_is_answered() {
+    a_foreign_sensor_is_answered(Broker::Secured);
 }
 
 #[test]
@@ -159,7 +145,7 @@ fn no_answer_is_lost_when(broker: Broker, happens: impl FnOnce(&mut Region)) {
 
 #[test]
 fn no_answer_is_lost_when_a_box_loses_power() {
-    no_answer_is_lost_when(Broker::Embedded, |region| {
+    no_answer_is_lost_when(Broker::Secured, |region| {
         region.box_processes().remove(0).kill().expect("a kill");
     });
 }

@@ -1,17 +1,22 @@
 //! An MQTT connection that is kept up: polls it, and after a loss waits a growing, jittered time and connects again.
 //! What happens on the connection goes to a [`Handler`], which must not wait.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use edge_protocol::{BrokerUrl, Id, limit};
 use rumqttc::{
-    NetworkOptions, Outgoing,
+    NetworkOptions, Outgoing, TlsConfiguration, TlsError, Transport,
     v5::{
         ConnectionError, Event, EventLoop, MqttOptions, MqttState, StateError,
         mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode, Packet},
     },
 };
+use rustls::{AlertDescription, ClientConfig};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -50,11 +55,32 @@ pub(crate) trait Handler: Send {
     fn lost(&mut self, eventloop: &mut EventLoop);
 }
 
+/// The broker, and how this box shows who it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Broker {
+    pub(crate) url: BrokerUrl,
+    pub(crate) box_id: Id,
+    /// Where the broker is reached over TLS.
+    pub(crate) tls: Option<Tls>,
+}
+
+/// A connection on which both sides show certificates.
+#[derive(Debug, Clone)]
+pub(crate) struct Tls {
+    pub(crate) client: Arc<ClientConfig>,
+    /// Told when the broker does not take this box's certificate.
+    pub(crate) refused: Arc<Notify>,
+}
+
 /// Options that all connections of a box share. `purpose` tells its connections apart; '.' cannot be in a name, so
 /// the box's name stays a prefix that access lists can rely on.
-pub(crate) fn options(broker: &BrokerUrl, box_id: &Id, purpose: &str) -> MqttOptions {
-    let client_id = format!("{box_id}.{purpose}");
-    let mut options = MqttOptions::new(client_id, &broker.host, broker.port);
+pub(crate) fn options(broker: &Broker, purpose: &str) -> MqttOptions {
+    let client_id = format!("{}.{purpose}", broker.box_id);
+    let mut options = MqttOptions::new(client_id, &broker.url.host, broker.url.port);
+    if let Some(tls) = &broker.tls {
+        let config = TlsConfiguration::Rustls(Arc::clone(&tls.client));
+        options.set_transport(Transport::tls_with_config(config));
+    }
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     network.set_connection_timeout(5);
@@ -82,6 +108,7 @@ pub(crate) async fn keep_up(
     mut handler: impl Handler,
     purpose: &'static str,
     mut vitals: Connection,
+    tls: Option<Tls>,
     stop: CancellationToken,
 ) {
     let retries = ExponentialBuilder::default()
@@ -131,14 +158,28 @@ pub(crate) async fn keep_up(
         }
         let mut wait = retry.next().unwrap_or(LAST_RETRY);
         let retry_ms = wait.as_millis();
-        match reason(&error, short_lives) {
+        let reason = reason(&error, short_lives);
+        // A broker that takes a connection and ends it at once may do so for a revoked certificate: the indexer says.
+        if let (Reason::Certificate(_) | Reason::TakenOver, Some(tls)) = (&reason, &tls) {
+            tls.refused.notify_one();
+        }
+        match reason {
+            Reason::Certificate(alert) => {
+                error!(
+                    purpose,
+                    ?alert,
+                    retry_ms,
+                    "the broker refuses this box's certificate"
+                );
+            }
             Reason::TakenOver => {
                 short_lives = 0;
                 wait = STAND_BACK + wait;
                 error!(
                     purpose,
                     retry_s = wait.as_secs(),
-                    "another box has connected under this box's id; give one of them another --box-id"
+                    "the broker ends each connection at once: another box has connected under this box's id (give \
+                     one of them another --box-id), or this box is revoked"
                 );
             }
             Reason::Refused(code) => {
@@ -158,6 +199,7 @@ pub(crate) async fn keep_up(
 
 enum Reason {
     TakenOver,
+    Certificate(AlertDescription),
     Refused(ConnectReturnCode),
     Lost,
 }
@@ -165,12 +207,33 @@ enum Reason {
 fn reason(error: &ConnectionError, short_lives: u32) -> Reason {
     match error {
         _ if short_lives >= SHORT_LIVES_MAX => Reason::TakenOver,
+        ConnectionError::Io(error) | ConnectionError::MqttState(StateError::Io(error)) => {
+            alert(error).map_or(Reason::Lost, Reason::Certificate)
+        }
+        ConnectionError::Tls(TlsError::Io(error)) => {
+            alert(error).map_or(Reason::Lost, Reason::Certificate)
+        }
         ConnectionError::MqttState(StateError::ServerDisconnect {
             reason_code: DisconnectReasonCode::SessionTakenOver,
             ..
         }) => Reason::TakenOver,
         ConnectionError::ConnectionRefused(code) => Reason::Refused(*code),
         _ => Reason::Lost,
+    }
+}
+
+/// What the broker's TLS has against this box's certificate. It comes with the first bytes after the handshake.
+fn alert(error: &std::io::Error) -> Option<AlertDescription> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(
+            alert @ (AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::CertificateRequired),
+        ) => Some(*alert),
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The wiring: from settings to a box that serves, and from SIGTERM to its drained end.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, pin::pin, sync::Arc, thread::JoinHandle, time::Duration};
 
 use edge_hal::{Board, board::Choice};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +14,7 @@ use crate::{
     http::{self, Http},
     identity,
     inference::{Book, Cores, Library, Loader, Models, Quarantine},
+    link,
     presence::{Presence, PresenceError},
     requests::{
         intake::{Intake, Share},
@@ -131,18 +132,36 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
         .map(|http| http.serve(api, stop_http.clone()))
         .transpose()
         .map_err(system("start the thread for HTTP"))?;
-    let own = Intake::start(&settings, &service, Share::Own, &vitals);
-    let models_ready = Share::Shared(models.watch_ready());
-    let shared = Intake::start(&settings, &service, models_ready, &vitals);
     let stop = CancellationToken::new();
+    let mut asked_to_end = pin!(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    });
+    let connecting = connect(&settings, &vitals, &stop);
+    let broker = tokio::select! {
+        broker = connecting => broker,
+        () = &mut asked_to_end => {
+            info!("edge-agent ends before this box has a certificate");
+            feeder.stopping();
+            loader.stop();
+            stop_http.cancel();
+            hardware.end();
+            wait_for(&loader, http.as_ref()).await;
+            beat.abort();
+            feeder.end();
+            return Ok(());
+        }
+    };
+    let own = Intake::start(&settings, &broker, &service, Share::Own, &vitals);
+    let models_ready = Share::Shared(models.watch_ready());
+    let shared = Intake::start(&settings, &broker, &service, models_ready, &vitals);
     let source = telemetry::Source::new(&board, &hardware, models, service.clone());
-    let report = telemetry::report(settings.clone(), source, vitals, stop.clone());
+    let report = telemetry::report(settings.clone(), broker, source, vitals, stop.clone());
     let telemetry = tokio::spawn(report);
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    asked_to_end.await;
     let deadline = Duration::from_secs(settings.drain_timeout_s.into());
     info!(running = service.running(), "draining");
     feeder.stopping();
@@ -171,19 +190,49 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
         warn!("telemetry did not end by itself");
     }
     hardware.end();
-    // As above.
+    wait_for(&loader, http.as_ref()).await;
+    beat.abort();
+    feeder.end();
+    info!("edge-agent ends");
+    Ok(())
+}
+
+/// What the box's connections need; waits until the box has its certificate where one is needed.
+async fn connect(settings: &Settings, vitals: &Vitals, stop: &CancellationToken) -> link::Broker {
+    let tls = match settings.enrolment.clone() {
+        None => {
+            warn!(
+                "the broker is reached without TLS: anybody on the way can read and change what is said"
+            );
+            None
+        }
+        Some(enrolment) => {
+            let refresh = enrolment.obtain(vitals).await;
+            let tls = link::Tls {
+                client: refresh.client(),
+                refused: refresh.refused(),
+            };
+            tokio::spawn(refresh.keep_fresh(stop.clone()));
+            Some(tls)
+        }
+    };
+    link::Broker {
+        url: settings.broker.clone(),
+        box_id: settings.box_id.clone(),
+        tls,
+    }
+}
+
+/// Polled, since it happens once in the life of the process.
+async fn wait_for(loader: &Loader, http: Option<&JoinHandle<()>>) {
     let loaded = async {
-        while !loader.is_finished() || http.as_ref().is_some_and(|http| !http.is_finished()) {
+        while !loader.is_finished() || http.is_some_and(|http| !http.is_finished()) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     if tokio::time::timeout(LOADER, loaded).await.is_err() {
         warn!("a model is still being loaded, or a request over HTTP has no end");
     }
-    beat.abort();
-    feeder.end();
-    info!("edge-agent ends");
-    Ok(())
 }
 
 /// Shows that the main loop runs.

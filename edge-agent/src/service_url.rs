@@ -1,7 +1,8 @@
-//! Where a service of the region is: `http://HOST[:PORT][/PATH]`.
+//! Where a service of the region is: `https://HOST[:PORT][/PATH]`, or `http://...` without TLS.
 
 use std::{fmt, str::FromStr};
 
+use edge_identity::client::Server;
 use reqwest::Url;
 
 /// Address of a service over HTTP. Its path ends in `/`, so that what is below it can be joined.
@@ -11,12 +12,11 @@ pub struct ServiceUrl(Url);
 /// Why a text is no service's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceUrlError {
-    /// Not of the form of a URL, or no `http://` in front.
-    #[error("a service is given as http://HOST:PORT/PATH, such as http://127.0.0.1:8080")]
+    /// Not of the form of a URL, or neither `http://` nor `https://` in front.
+    #[error(
+        "a service is given as https://HOST:PORT/PATH or http://HOST:PORT/PATH, such as https://region.lan:8443"
+    )]
     Form,
-    /// `https://`.
-    #[error("this version speaks HTTP without TLS only: http://HOST:PORT/PATH")]
-    Tls,
     /// A user name, a query or a fragment.
     #[error(
         "only host, port and path are taken: http://HOST:PORT/PATH, without user name or parameters"
@@ -25,6 +25,15 @@ pub enum ServiceUrlError {
 }
 
 impl ServiceUrl {
+    /// The server, where it is reached over TLS.
+    #[must_use]
+    pub fn tls_server(&self) -> Option<Server> {
+        let is_tls = self.0.scheme() == "https";
+        let host = self.0.host_str()?.trim_matches(['[', ']']).to_owned();
+        let port = self.0.port_or_known_default()?;
+        is_tls.then_some(Server { host, port })
+    }
+
     /// The address of `path`, which must not start with `/`, below this one.
     #[must_use]
     pub fn below(&self, path: &str) -> String {
@@ -37,10 +46,8 @@ impl FromStr for ServiceUrl {
 
     fn from_str(text: &str) -> Result<Self, ServiceUrlError> {
         let mut url = Url::parse(text).map_err(|_| ServiceUrlError::Form)?;
-        match url.scheme() {
-            "http" => {}
-            "https" => return Err(ServiceUrlError::Tls),
-            _ => return Err(ServiceUrlError::Form),
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(ServiceUrlError::Form);
         }
         let has_user = !url.username().is_empty() || url.password().is_some();
         if has_user || url.query().is_some() || url.fragment().is_some() {
@@ -77,7 +84,7 @@ mod tests {
             ("http://10.0.0.7:8080", Ok("http://10.0.0.7:8080/x")),
             ("http://edge.example/tuf", Ok("http://edge.example/tuf/x")),
             ("http://[::1]:99/a/", Ok("http://[::1]:99/a/x")),
-            ("https://edge.example", Err(ServiceUrlError::Tls)),
+            ("https://edge.example", Ok("https://edge.example/x")),
             ("ftp://edge.example", Err(ServiceUrlError::Form)),
             ("edge.example:80", Err(ServiceUrlError::Form)),
             ("", Err(ServiceUrlError::Form)),
@@ -90,6 +97,20 @@ mod tests {
             let read: Result<ServiceUrl, _> = text.parse();
             let read = read.map(|url| url.below("x"));
             assert_eq!(read, expected.map(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_over_tls_has_a_host_and_a_port() {
+        for (text, expected) in [
+            ("https://10.0.0.7:8443", Some(("10.0.0.7", 8443))),
+            ("https://edge.example/a", Some(("edge.example", 443))),
+            ("https://[::1]:99", Some(("::1", 99))),
+            ("http://edge.example", None),
+        ] {
+            let server = text.parse::<ServiceUrl>().unwrap().tls_server();
+            let server = server.as_ref().map(|s| (s.host.as_str(), s.port));
+            assert_eq!(server, expected, "{text}");
         }
     }
 }

@@ -7,10 +7,11 @@ use std::{
 };
 
 use clap::Args;
+use edge_identity::key::CertificateFingerprint;
 use edge_protocol::{BrokerUrl, Id};
 use serde::Deserialize;
 
-use crate::{health::WatchdogUse, service_url::ServiceUrl};
+use crate::{health::WatchdogUse, identity::Enrolment, service_url::ServiceUrl};
 
 const DEFAULT_MODELS: &str = "/var/lib/edge-agent/models";
 const DEFAULT_DATA: &str = "/var/lib/edge-agent";
@@ -26,7 +27,7 @@ pub struct Options {
     /// Name of this box, unique in its region: a-z, 0-9 and '-', at most 63 characters
     #[arg(long, env = "EDGE_BOX_ID")]
     pub box_id: Option<Id>,
-    /// The region's MQTT broker, as mqtt://HOST:PORT
+    /// The region's MQTT broker, as mqtts://HOST:PORT; mqtt://HOST:PORT is without any protection
     #[arg(long, env = "EDGE_BROKER", value_name = "URL")]
     pub broker: Option<BrokerUrl>,
     /// Board, by name or as a path to its file [default: as the device tree says; host-sim without one]
@@ -53,9 +54,15 @@ pub struct Options {
     /// Memory for the answers that are kept for repeated requests, in MiB [default: 64]
     #[arg(long, env = "EDGE_ANSWER_CACHE_MIB", value_name = "MIB")]
     pub answer_cache_mib: Option<u32>,
-    /// The region's indexer, as http://HOST:PORT; doctor asks it what the region says of this box
+    /// The region's indexer, as https://HOST:PORT: the box enrols there, and doctor asks it what the region says of it
     #[arg(long, env = "EDGE_INDEXER", value_name = "URL")]
     pub indexer: Option<ServiceUrl>,
+    /// Fingerprint of the region's root certificate, as `edgectl ca fingerprint` prints it
+    #[arg(long, env = "EDGE_REGION_CA_SHA256", value_name = "HEX")]
+    pub region_ca_sha256: Option<CertificateFingerprint>,
+    /// File with a one-time enrolment token [default: an admin approves the box's fingerprint]
+    #[arg(long, env = "EDGE_ENROLMENT_TOKEN_FILE", value_name = "FILE")]
+    pub enrolment_token_file: Option<PathBuf>,
     /// Repository of updates, as http://HOST:PORT/PATH; without it the box gets none
     #[arg(long, env = "EDGE_UPDATE_SERVER", value_name = "URL")]
     pub update_server: Option<ServiceUrl>,
@@ -122,6 +129,8 @@ pub struct Settings {
     pub admins: Vec<Id>,
     /// A request that takes longer is written to the log.
     pub slow_request: Duration,
+    /// How the box gets its certificate; none where the broker is reached without TLS.
+    pub(crate) enrolment: Option<Enrolment>,
 }
 
 /// Why there are no settings.
@@ -149,6 +158,16 @@ pub enum SettingsError {
         /// Key in the file.
         key: &'static str,
         /// Name of the flag.
+        flag: &'static str,
+    },
+    /// A broker over TLS, and nowhere to enrol.
+    #[error(
+        "the broker is reached over TLS, so {key} is needed too; give --{flag}, or set {key} in the settings file"
+    )]
+    Enrolment {
+        /// Key in the file.
+        key: &'static str,
+        /// Name of the flag, and what it takes.
         flag: &'static str,
     },
     /// A number out of its range.
@@ -205,6 +224,8 @@ impl Options {
             drain_timeout_s: self.drain_timeout_s.or(other.drain_timeout_s),
             answer_cache_mib: self.answer_cache_mib.or(other.answer_cache_mib),
             indexer: self.indexer.or(other.indexer),
+            region_ca_sha256: self.region_ca_sha256.or(other.region_ca_sha256),
+            enrolment_token_file: self.enrolment_token_file.or(other.enrolment_token_file),
             update_server: self.update_server.or(other.update_server),
             simulate: self.simulate.or(other.simulate),
             run_timeout_s: self.run_timeout_s.or(other.run_timeout_s),
@@ -252,10 +273,30 @@ impl Options {
                 source,
             })?;
         let answer_cache_mib = in_range("answer_cache_mib", self.answer_cache_mib, 64, 1, 4096)?;
+        let region = self.region.ok_or_else(|| missing("region", "region"))?;
+        let box_id = self.box_id.ok_or_else(|| missing("box_id", "box-id"))?;
+        let broker = self.broker.ok_or_else(|| missing("broker", "broker"))?;
+        let enrolment = if broker.tls {
+            let needed = |key, flag| SettingsError::Enrolment { key, flag };
+            let server = self.indexer.as_ref().and_then(ServiceUrl::tls_server);
+            Some(Enrolment {
+                server: server.ok_or_else(|| needed("indexer", "indexer https://HOST:PORT"))?,
+                root: self
+                    .region_ca_sha256
+                    .ok_or_else(|| needed("region_ca_sha256", "region-ca-sha256 HEX"))?,
+                token_file: self.enrolment_token_file,
+                region: region.clone(),
+                box_id: box_id.clone(),
+                data: data.clone(),
+            })
+        } else {
+            None
+        };
         Ok(Settings {
-            region: self.region.ok_or_else(|| missing("region", "region"))?,
-            box_id: self.box_id.ok_or_else(|| missing("box_id", "box-id"))?,
-            broker: self.broker.ok_or_else(|| missing("broker", "broker"))?,
+            region,
+            box_id,
+            broker,
+            enrolment,
             board: self.board,
             models,
             data,

@@ -194,32 +194,69 @@ fn a_provisioned_box_is_ready_for_its_agent() {
     );
 }
 
-/// TLS and enrolment come with a later agent: the owner is told, instead of an agent that ends unseen.
+#[test]
+fn the_token_is_handed_to_the_agent_alone() {
+    let machine = Machine::new();
+    let ca = "ab".repeat(32);
+    machine.provision(&format!(
+        "version = 1\nregion = \"home\"\nbroker = \"mqtts://10.0.0.7\"\nindexer = \"https://10.0.0.7:8443\"\n\
+         region_ca_sha256 = \"{ca}\"\nenrolment_token = \"{TOKEN}\"\n"
+    ));
+    let report = machine.start();
+    assert_eq!(
+        (report.state, report.problems.len()),
+        ("provisioned", 0),
+        "{report:?}"
+    );
+    assert_eq!(machine.text("run/edge/enrolment-token"), TOKEN);
+    assert_eq!(mode(&machine.path("run/edge/enrolment-token")), 0o400);
+    // The agent would start by these settings: it knows whom to believe, and where its token is.
+    let settings = machine.settings();
+    assert_eq!(
+        settings.region_ca_sha256.map(|root| root.to_string()),
+        Some(ca)
+    );
+    assert_eq!(
+        settings.enrolment_token_file.as_deref(),
+        Some(Path::new("/run/edge/enrolment-token"))
+    );
+    let mut settings = machine.settings();
+    settings.data = Some(machine.path("var/lib/edge-agent"));
+    settings.check().unwrap();
+    for shown in [
+        machine.text("run/edge/agent.toml"),
+        machine.text("dev/console"),
+        machine.text("run/issue.d/edge.issue"),
+        machine.text("run/edge/first-start.json"),
+        edge_agent::first_start::log(&report),
+    ] {
+        assert!(!shown.contains(TOKEN), "{shown}");
+    }
+}
+
+/// The owner is told, instead of an agent that ends unseen.
 #[test]
 fn what_the_agent_does_not_take_is_told_and_no_token_is_shown() {
-    let ca = "ab".repeat(32);
-    let trust = format!("region_ca_sha256 = \"{ca}\"\nenrolment_token = \"{TOKEN}\"\n");
-    let enrols = format!("{GOOD}indexer = \"http://10.0.0.7\"\n{trust}");
-    let encrypts = GOOD.replace("mqtt://", "mqtts://");
-    let encrypts = format!("{encrypts}indexer = \"https://10.0.0.7\"\n{trust}");
-    for text in [enrols, encrypts] {
-        let machine = Machine::new();
-        machine.provision(&text);
-        let report = machine.start();
-        assert_eq!(report.state, "bad", "{report:?}");
-        assert!(
-            report.problems[0].contains("this system's agent does not take it"),
-            "{report:?}"
-        );
-        assert!(!machine.has("run/edge/agent.toml"));
-        for shown in [
-            machine.text("dev/console"),
-            machine.text("run/issue.d/edge.issue"),
-            machine.text("run/edge/first-start.json"),
-            edge_agent::first_start::log(&report),
-        ] {
-            assert!(!shown.contains(TOKEN), "{shown}");
-        }
+    let machine = Machine::new();
+    machine.provision(&format!(
+        "version = 1\nregion = \"home\"\nbroker = \"mqtts://[2001:db8::7]\"\nindexer = \"https://10.0.0.7\"\n\
+         region_ca_sha256 = \"{}\"\nenrolment_token = \"{TOKEN}\"\n",
+        "ab".repeat(32)
+    ));
+    let report = machine.start();
+    assert_eq!(report.state, "bad", "{report:?}");
+    assert!(
+        report.problems[0].contains("this system's agent does not take it: over TLS an IPv6"),
+        "{report:?}"
+    );
+    assert!(!machine.has("run/edge/agent.toml"));
+    for shown in [
+        machine.text("dev/console"),
+        machine.text("run/issue.d/edge.issue"),
+        machine.text("run/edge/first-start.json"),
+        edge_agent::first_start::log(&report),
+    ] {
+        assert!(!shown.contains(TOKEN), "{shown}");
     }
 }
 

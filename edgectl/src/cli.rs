@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    flash::FlashArgs, provision::ProvisionArgs, sense::SenseArgs, sim_fastboot::SimFastbootArgs,
+    ca::CaArgs, flash::FlashArgs, provision::ProvisionArgs, sense::SenseArgs,
+    sim_fastboot::SimFastbootArgs,
 };
 
 /// Work with Aethir Edge boxes from a terminal or a script.
@@ -33,6 +34,8 @@ pub enum Command {
     Provision(Box<ProvisionArgs>),
     /// Play a sensor: send readings to a model, check the answers, measure.
     Sense(Box<SenseArgs>),
+    /// Say who belongs to a region: make its certificate authority, tokens and certificates, approve and revoke.
+    Ca(Box<CaArgs>),
     /// Play a board in fastboot mode, to try `flash` without one.
     SimFastboot(SimFastbootArgs),
     /// Print the completion script for a shell.

@@ -1,5 +1,6 @@
 //! The commands. Each takes its arguments, wires the parts together and prints what came out.
 
+pub mod ca;
 pub mod completions;
 pub mod flash;
 pub mod provision;

@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 use clap::Parser;
 use edgectl::{
     cli::{Cli, Command},
-    commands::{completions, flash, provision, sense, sim_fastboot},
+    commands::{ca, completions, flash, provision, sense, sim_fastboot},
     exit::Exit,
 };
 use tracing_subscriber::EnvFilter;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Flash(args) => flash::run(&args),
         Command::Provision(args) => provision::run(*args),
         Command::Sense(args) => sense::run(*args),
+        Command::Ca(args) => ca::run(*args),
         Command::SimFastboot(args) => sim_fastboot::run(args),
         Command::Completions { shell } => Ok(completions::run(shell)),
     };

@@ -68,7 +68,7 @@ async fn carry(crowd: Crowd, boxes: Vec<u32>) -> anyhow::Result<()> {
     let Some(first) = boxes.first().copied() else {
         return Ok(());
     };
-    let BrokerUrl { host, port } = &crowd.broker;
+    let BrokerUrl { host, port, .. } = &crowd.broker;
     let mut options = MqttOptions::new(format!("crowd-{}", name(first)), host, *port);
     let mut network = rumqttc::NetworkOptions::new();
     network.set_tcp_nodelay(true);

@@ -4,6 +4,7 @@
 //! Two tasks: one only polls the connection, the other publishes, because publishing from the polling task
 //! deadlocks when the queue is full.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -12,10 +13,10 @@ use edge_protocol::sparkplug::{
     HostState, MessageType, Metric, NodeTopic, Payload, REBIRTH, Value, state_topic,
 };
 use edge_protocol::{BrokerUrl, Id, limit};
-use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectProperties, LastWill, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ClientError, Event, EventLoop, Incoming, MqttOptions};
+use rumqttc::{Outgoing, TlsConfiguration, Transport};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,8 @@ pub struct HostSettings {
     pub indexer: Id,
     /// The broker.
     pub broker: BrokerUrl,
+    /// What the host shows and trusts, where the broker is reached over TLS.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// What the connection says.
@@ -131,9 +134,15 @@ impl Host {
 }
 
 fn options(settings: &HostSettings) -> MqttOptions {
-    let BrokerUrl { host, port } = &settings.broker;
-    let client_id = format!("{}-host", settings.indexer);
+    let BrokerUrl { host, port, .. } = &settings.broker;
+    // '.' cannot be in a name: the indexer's own name stays a prefix that the access list can rely on.
+    let client_id = format!("{}.host", settings.indexer);
     let mut options = MqttOptions::new(client_id, host, *port);
+    if let Some(tls) = &settings.tls {
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(
+            Arc::clone(tls),
+        )));
+    }
     let mut network = rumqttc::NetworkOptions::new();
     network.set_tcp_nodelay(true);
     let mut properties = ConnectProperties::new();

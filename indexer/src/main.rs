@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use edge_indexer::broker::Listeners;
+use edge_indexer::identity::IdentitySettings;
 use edge_indexer::run::Indexer;
 use edge_indexer::settings::{BrokerChoice, Settings};
 use edge_indexer::store::{LIMIT_MIN_MB, StoreSettings};
@@ -35,10 +37,14 @@ enum Exit {
     propagate_version = true,
     after_help = "\
 Examples:
-  A region on one machine, with its broker inside:
-    edge-indexer run --region home --embedded-broker --mqtt 0.0.0.0:1883 --http 127.0.0.1:8080 --data ./region
+  A region on one machine, with its broker inside; boxes and sensors show certificates:
+    edgectl ca init --region home --out ca
+    edge-indexer run --region home --ca ca/online --embedded-broker --mqtt 0.0.0.0:8883 \\
+      --https 0.0.0.0:8443 --http 127.0.0.1:8080 --data region
   Beside a broker that runs already:
-    edge-indexer run --region home --broker mqtt://broker.lan:1883 --http 127.0.0.1:8080 --data ./region
+    edge-indexer run --region home --ca ca/online --broker mqtts://broker.lan:8883 --http 127.0.0.1:8080 --data region
+  To try something on a network that you trust, without any protection:
+    edge-indexer run --region home --embedded-broker --insecure-mqtt 127.0.0.1:1883 --http 127.0.0.1:8080 --data region
 Then open http://127.0.0.1:8080/ or read http://127.0.0.1:8080/api/v1/boxes."
 )]
 struct Cli {
@@ -76,19 +82,43 @@ struct RunArgs {
     #[arg(long, env = "EDGE_INDEXER_ID", default_value = "indexer")]
     indexer_id: Id,
 
-    /// Run the MQTT broker inside this process; --mqtt says where it listens.
-    #[arg(long, env = "EDGE_INDEXER_EMBEDDED_BROKER", requires = "mqtt")]
+    /// Run the MQTT broker inside this process; --mqtt or --insecure-mqtt says where it listens.
+    #[arg(long, env = "EDGE_INDEXER_EMBEDDED_BROKER", requires = "listeners")]
     embedded_broker: bool,
 
-    /// Where the embedded broker listens. It lets everybody in: keep it on a network that you trust.
-    #[arg(long, env = "EDGE_INDEXER_MQTT", value_name = "HOST:PORT", value_parser = socket)]
+    /// Where the embedded broker listens for clients with certificates of the region. Needs --ca.
+    #[arg(long, env = "EDGE_INDEXER_MQTT", value_name = "HOST:PORT", value_parser = socket, requires = "ca",
+          group = "listeners")]
     mqtt: Option<SocketAddr>,
 
-    /// A broker outside this process. It is retried for ever when it is away.
-    #[arg(long, env = "EDGE_INDEXER_BROKER", value_name = "mqtt://HOST:PORT")]
+    /// Where the embedded broker listens without TLS and lets everybody do everything.
+    #[arg(long, env = "EDGE_INDEXER_INSECURE_MQTT", value_name = "HOST:PORT", value_parser = socket,
+          group = "listeners")]
+    insecure_mqtt: Option<SocketAddr>,
+
+    /// A broker outside this process. It is retried for ever when it is away. mqtts:// needs --ca.
+    #[arg(long, env = "EDGE_INDEXER_BROKER", value_name = "mqtts://HOST:PORT")]
     broker: Option<BrokerUrl>,
 
-    /// Where the page, the API, /metrics and /healthz are served.
+    /// Folder of the region's certificate authority, as `edgectl ca init` makes it: the part named `online`.
+    #[arg(long, env = "EDGE_INDEXER_CA", value_name = "DIR")]
+    ca: Option<PathBuf>,
+
+    /// Where boxes and sensors enrol, and where the API is served to those with certificates. Needs --ca.
+    #[arg(long, env = "EDGE_INDEXER_HTTPS", value_name = "HOST:PORT", value_parser = socket, requires = "ca")]
+    https: Option<SocketAddr>,
+
+    /// A name or address of this machine, for clients that compare it with the certificate. Boxes do not.
+    #[arg(long, env = "EDGE_INDEXER_HOSTS", value_name = "HOST", value_delimiter = ',',
+          default_values = ["localhost", "127.0.0.1", "::1"])]
+    host: Vec<String>,
+
+    /// Days that a granted certificate holds. Boxes renew theirs when two thirds are over.
+    #[arg(long, env = "EDGE_INDEXER_CERTIFICATE_DAYS", value_name = "N", default_value_t = 7,
+          value_parser = clap::value_parser!(u64).range(1..=3_650))]
+    certificate_days: u64,
+
+    /// Where the page, the API, /metrics and /healthz are served without TLS, to whoever reaches it.
     #[arg(long, env = "EDGE_INDEXER_HTTP", value_name = "HOST:PORT", value_parser = socket)]
     http: SocketAddr,
 
@@ -138,24 +168,33 @@ fn boxes_limit(text: &str) -> Result<usize, String> {
 }
 
 impl RunArgs {
-    fn settings(self) -> anyhow::Result<Settings> {
-        let broker = match (self.broker, self.mqtt) {
-            (Some(broker), _) => BrokerChoice::Outside(broker),
-            (None, Some(mqtt)) => BrokerChoice::Embedded(mqtt),
-            (None, None) => anyhow::bail!("give --embedded-broker with --mqtt, or --broker"),
+    fn settings(self) -> Settings {
+        let broker = match self.broker {
+            Some(broker) => BrokerChoice::Outside(broker),
+            None => BrokerChoice::Embedded(Listeners {
+                tls: self.mqtt,
+                insecure: self.insecure_mqtt,
+            }),
         };
-        Ok(Settings {
+        let identity = self.ca.map(|folder| IdentitySettings {
+            folder,
+            hosts: self.host,
+            life_s: self.certificate_days * 24 * 3_600,
+        });
+        Settings {
             region: self.region,
             indexer: self.indexer_id,
             broker,
+            identity,
             http: self.http,
+            https: self.https,
             store: StoreSettings {
                 folder: self.data,
                 limit_mb: self.store_limit_mb,
                 history_hours: self.history_hours,
             },
             boxes_limit: self.boxes_limit,
-        })
+        }
     }
 }
 
@@ -197,7 +236,7 @@ fn start_log(format: LogFormat) {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
-    let settings = args.settings()?;
+    let settings = args.settings();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 
 use edge_protocol::{BrokerUrl, Id};
 
+use crate::broker::Listeners;
+use crate::identity::IdentitySettings;
 use crate::store::StoreSettings;
 
 /// Which broker carries the region.
 #[derive(Debug, Clone)]
 pub enum BrokerChoice {
     /// One inside this process, listening here.
-    Embedded(SocketAddr),
+    Embedded(Listeners),
     /// One outside.
     Outside(BrokerUrl),
 }
@@ -24,8 +26,12 @@ pub struct Settings {
     pub indexer: Id,
     /// The broker.
     pub broker: BrokerChoice,
+    /// The region's authority; needed wherever there is TLS.
+    pub identity: Option<IdentitySettings>,
     /// Where the API and the page are served.
     pub http: SocketAddr,
+    /// Where keys enrol, and the API is served to those with certificates.
+    pub https: Option<SocketAddr>,
     /// The store.
     pub store: StoreSettings,
     /// Boxes that are known at once.

@@ -1,9 +1,11 @@
-//! Where the broker is: `mqtt://HOST[:PORT]`.
+//! Where the broker is: `mqtts://HOST[:PORT]`, or `mqtt://HOST[:PORT]` without TLS.
 
 use std::{fmt, str::FromStr};
 
 /// Port of MQTT without TLS, as registered with IANA.
-const DEFAULT_PORT: u16 = 1883;
+const PLAIN_PORT: u16 = 1883;
+/// Port of MQTT over TLS, as registered with IANA.
+const TLS_PORT: u16 = 8883;
 
 /// Address of a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,26 +14,30 @@ pub struct BrokerUrl {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// Over TLS, where both sides show certificates.
+    pub tls: bool,
 }
 
 /// Why a text is no broker's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerUrlError {
-    /// No `mqtt://` in front.
-    #[error("a broker is given as mqtt://HOST:PORT, such as mqtt://127.0.0.1:1883")]
+    /// No `mqtt://` or `mqtts://` in front.
+    #[error(
+        "a broker is given as mqtts://HOST:PORT, such as mqtts://region.lan:8883, or as mqtt://HOST:PORT without TLS"
+    )]
     Scheme,
-    /// `mqtts://` and the like.
-    #[error("this version speaks MQTT without TLS only: mqtt://HOST:PORT")]
-    Tls,
     /// No or an impossible host.
-    #[error("the host is missing or has characters that no host has; write mqtt://HOST:PORT")]
+    #[error("the host is missing or has characters that no host has; write mqtts://HOST:PORT")]
     Host,
+    /// An IPv6 address with TLS, which the MQTT client library does not take.
+    #[error("over TLS an IPv6 address cannot be used as it is; give the host's name")]
+    Address,
     /// A port that is none.
     #[error("the port must be a number from 1 to 65535")]
     Port,
     /// A path, a user name or parameters.
     #[error(
-        "only host and port are taken: mqtt://HOST:PORT, without user name, path or parameters"
+        "only host and port are taken: mqtts://HOST:PORT, without user name, path or parameters"
     )]
     Extra,
 }
@@ -41,11 +47,11 @@ impl FromStr for BrokerUrl {
 
     fn from_str(text: &str) -> Result<Self, BrokerUrlError> {
         let (scheme, rest) = text.split_once("://").ok_or(BrokerUrlError::Scheme)?;
-        match scheme {
-            "mqtt" => {}
-            "mqtts" | "ssl" | "tls" | "wss" => return Err(BrokerUrlError::Tls),
+        let tls = match scheme {
+            "mqtt" => false,
+            "mqtts" => true,
             _ => return Err(BrokerUrlError::Scheme),
-        }
+        };
         let address = rest.strip_suffix('/').unwrap_or(rest);
         if address.contains(['/', '@', '?', '#']) {
             return Err(BrokerUrlError::Extra);
@@ -57,7 +63,8 @@ impl FromStr for BrokerUrl {
             _ => (address, ""),
         };
         let port = match port.strip_prefix(':') {
-            None => DEFAULT_PORT,
+            None if tls => TLS_PORT,
+            None => PLAIN_PORT,
             Some(port) => port
                 .parse()
                 .ok()
@@ -72,16 +79,21 @@ impl FromStr for BrokerUrl {
         if !is_valid {
             return Err(BrokerUrlError::Host);
         }
+        if tls && host.starts_with('[') {
+            return Err(BrokerUrlError::Address);
+        }
         Ok(Self {
             host: host.to_owned(),
             port,
+            tls,
         })
     }
 }
 
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mqtt://{}:{}", self.host, self.port)
+        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 
@@ -99,13 +111,16 @@ mod tests {
     #[test]
     fn reads_what_is_an_address_and_refuses_the_rest() {
         for (text, expected) in [
-            ("mqtt://10.0.0.7:1884", Ok(("10.0.0.7", 1884))),
-            ("mqtt://edge.example/", Ok(("edge.example", 1883))),
-            ("mqtt://[::1]:99", Ok(("[::1]", 99))),
-            ("mqtt://[::1]", Ok(("[::1]", 1883))),
+            ("mqtt://10.0.0.7:1884", Ok(("10.0.0.7", 1884, false))),
+            ("mqtt://edge.example/", Ok(("edge.example", 1883, false))),
+            ("mqtt://[::1]:99", Ok(("[::1]", 99, false))),
+            ("mqtt://[::1]", Ok(("[::1]", 1883, false))),
+            ("mqtts://a:1", Ok(("a", 1, true))),
+            ("mqtts://10.0.0.7", Ok(("10.0.0.7", 8883, true))),
+            ("mqtts://[::1]", Err(BrokerUrlError::Address)),
             ("10.0.0.7:1883", Err(BrokerUrlError::Scheme)),
             ("http://a:1", Err(BrokerUrlError::Scheme)),
-            ("mqtts://a:1", Err(BrokerUrlError::Tls)),
+            ("tls://a:1", Err(BrokerUrlError::Scheme)),
             ("mqtt://", Err(BrokerUrlError::Host)),
             ("mqtt://:1883", Err(BrokerUrlError::Host)),
             ("mqtt://a b:1883", Err(BrokerUrlError::Host)),
@@ -118,7 +133,9 @@ mod tests {
             ("mqtt://a:1/x", Err(BrokerUrlError::Extra)),
         ] {
             let read: Result<BrokerUrl, _> = text.parse();
-            let read = read.as_ref().map(|url| (url.host.as_str(), url.port));
+            let read = read
+                .as_ref()
+                .map(|url| (url.host.as_str(), url.port, url.tls));
             assert_eq!(read, expected.as_ref().map(|x| *x), "{text}");
         }
     }

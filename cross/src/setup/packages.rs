@@ -159,6 +159,12 @@ const PACKAGES: &[Package] = &[
         why: "a sensor that is not ours, to test with",
     },
     Package {
+        name: "openssl",
+        program: "openssl",
+        purpose: Purpose::Test,
+        why: "reads the certificates that we write",
+    },
+    Package {
         name: "gdisk",
         program: "sgdisk",
         purpose: Purpose::Test,

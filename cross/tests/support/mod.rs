@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use cross::cache::{Arch, Cache};
 use cross::processes::{self, Process};
+use cross::region::{Broker, Plan};
 use cross::shell;
 use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
@@ -53,6 +54,19 @@ pub fn make_endless(models: &Path) {
     let mut command = Command::new(python);
     command.arg(script).arg(models.join("endless/1/model.onnx"));
     shell::output(&mut command).expect("make_endless.py");
+}
+
+/// A region of programs built in this profile.
+pub fn plan(broker: Broker, boxes: usize) -> Plan {
+    Plan {
+        programs: programs(),
+        onnxruntime: onnxruntime(),
+        models: cross::committed_models(),
+        broker,
+        boxes,
+        mqtt_port: None,
+        http_port: None,
+    }
 }
 
 /// An agent in region `lab`.

@@ -247,7 +247,10 @@ const JOBS: &[Job] = &[
         checks: &[Check::Identity],
         run: |context, reporter| {
             let file = crate::identity::file(&context.data);
-            reporter.found(judge::identity(&file, &machine::identity(context, &file)));
+            let key = machine::identity(context, &file);
+            let wants_one = context.options.broker.as_ref().is_some_and(|url| url.tls);
+            let days_left = wants_one.then(|| crate::identity::days_left(&context.options));
+            reporter.found(judge::identity(&file, &key, days_left.as_ref()));
         },
     },
     Job {
@@ -317,7 +320,12 @@ const JOBS: &[Job] = &[
             let Some(url) = &context.options.broker else {
                 return reporter.found(region::broker("", &region::BrokerFacts::NotSet));
             };
-            let facts = broker::ask(url, context.options.box_id.as_ref(), context.limit);
+            let box_id = context.options.box_id.as_ref();
+            let tls = url.tls.then(|| crate::identity::shown(&context.options));
+            let facts = match tls.transpose() {
+                Ok(tls) => broker::ask(url, box_id, tls, context.limit),
+                Err(why) => region::BrokerFacts::NoCertificate(why),
+            };
             reporter.found(region::broker(&url.to_string(), &facts));
         },
     },

@@ -283,6 +283,9 @@ impl Feeding {
         } else {
             ", no broker"
         };
+        if let Some(what) = vitals.waits_for() {
+            line = what;
+        }
         if let Some(millicelsius) = vitals.hottest_millicelsius() {
             line += &format!(", {} °C", (millicelsius + 500).div_euclid(1000));
         }

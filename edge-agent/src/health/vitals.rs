@@ -48,6 +48,7 @@ struct Inner {
     parts: Mutex<Vec<(Part, Arc<Pulse>)>>,
     connected: AtomicUsize,
     hottest_millicelsius: AtomicI32,
+    waits_for: Mutex<Option<String>>,
 }
 
 impl Default for Inner {
@@ -56,6 +57,7 @@ impl Default for Inner {
             parts: Mutex::default(),
             connected: AtomicUsize::new(0),
             hottest_millicelsius: AtomicI32::new(UNKNOWN),
+            waits_for: Mutex::default(),
         }
     }
 }
@@ -109,6 +111,16 @@ impl Vitals {
     #[must_use]
     pub(crate) fn connected(&self) -> usize {
         self.0.connected.load(Ordering::Relaxed)
+    }
+
+    /// The box cannot serve before this is done, or nothing hinders it.
+    pub(crate) fn set_waits_for(&self, what: Option<String>) {
+        *self.0.waits_for.lock() = what;
+    }
+
+    /// What has to be done before the box can serve.
+    pub(crate) fn waits_for(&self) -> Option<String> {
+        self.0.waits_for.lock().clone()
     }
 
     /// The hottest place of the board was this hot.

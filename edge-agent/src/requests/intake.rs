@@ -54,6 +54,7 @@ pub(crate) struct Intake {
 impl Intake {
     pub(crate) fn start(
         settings: &Settings,
+        broker: &link::Broker,
         service: &Arc<Service>,
         share: Share,
         vitals: &Vitals,
@@ -62,7 +63,7 @@ impl Intake {
             Share::Own => "own",
             Share::Shared(_) => "shared",
         };
-        let mut options = link::options(&settings.broker, &settings.box_id, purpose);
+        let mut options = link::options(broker, purpose);
         options.set_manual_acks(true);
         if matches!(share, Share::Own) {
             options
@@ -99,6 +100,7 @@ impl Intake {
                 handler,
                 purpose,
                 vitals.connection(purpose),
+                broker.tls.clone(),
                 closed.clone(),
             )),
             closed,

@@ -75,11 +75,12 @@ impl Shared {
 /// Reports until `stop` is cancelled, then says goodbye.
 pub(crate) async fn report(
     settings: Settings,
+    broker: link::Broker,
     mut source: Source,
     vitals: Vitals,
     stop: CancellationToken,
 ) {
-    let options = link::options(&settings.broker, &settings.box_id, "telemetry");
+    let options = link::options(&broker, "telemetry");
     let (client, eventloop) = AsyncClient::new(options, link::QUEUE);
     let session_file = settings.data.join(SESSION_FILE);
     let last_session = std::fs::read_to_string(&session_file)
@@ -104,6 +105,7 @@ pub(crate) async fn report(
         handler,
         "telemetry",
         vitals.connection("telemetry"),
+        broker.tls,
         closed.clone(),
     ));
     let mut ticks = tokio::time::interval(interval);

@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     exit::Exit,
+    own_identity::OwnIdentity,
     sensor::{
         dataset::Dataset,
         ledger::Tally,
@@ -32,7 +33,7 @@ use crate::{
 #[command(after_help = "\
 Examples:
   Send each row once to any box of the region, and compare with the labels:
-    edgectl sense --broker mqtt://127.0.0.1:1883 --region lab --model digits --data digits.csv
+    edgectl sense --broker mqtts://region.lan:8883 --identity cam-1/ --region lab --model digits --data digits.csv
 
   Ask one box ten times a second for a minute, with binary tensors:
     edgectl sense --broker mqtt://127.0.0.1:1883 --region lab --model digits --data digits.csv \\
@@ -52,9 +53,13 @@ A request that nobody answers is sent again after 2, 4, 8.. seconds until it exp
 a busy box refuses (429, 503) when the box says so. Each counts once. Exit code 0 means that every
 request was answered, right or wrong; 1 that some were not.")]
 pub struct SenseArgs {
-    /// The broker, as mqtt://HOST:PORT.
+    /// The broker, as mqtts://HOST:PORT with --identity, or as mqtt://HOST:PORT without TLS.
     #[arg(long, value_name = "URL", env = "EDGE_BROKER")]
     broker: BrokerUrl,
+
+    /// Folder of this sensor's certificate, as `edgectl ca issue` makes it; its name is then the sensor's.
+    #[arg(long, value_name = "DIR", env = "EDGE_IDENTITY")]
+    identity: Option<PathBuf>,
 
     /// The region of the boxes.
     #[arg(long, env = "EDGE_REGION")]
@@ -72,7 +77,7 @@ pub struct SenseArgs {
     #[arg(long = "box", value_name = "BOX")]
     box_id: Option<Id>,
 
-    /// This sensor's name, which is also its MQTT client id [default: sensor-RANDOM].
+    /// This sensor's name, which is also its MQTT client id [default: its certificate's, or sensor-RANDOM].
     #[arg(long, value_name = "ID")]
     client: Option<Id>,
 
@@ -151,7 +156,17 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 /// An unusable file, and a broker that cannot be used from the start.
 pub fn run(args: SenseArgs) -> anyhow::Result<Exit> {
     let data = Dataset::read(&args.data)?;
-    let client = match args.client {
+    let identity = args
+        .identity
+        .as_deref()
+        .map(OwnIdentity::read)
+        .transpose()?;
+    anyhow::ensure!(
+        identity.is_some() == args.broker.tls,
+        "--identity is for a broker over TLS, as mqtts://HOST:PORT, and such a broker wants it"
+    );
+    let certified = identity.as_ref().map(|identity| identity.name.clone());
+    let client = match args.client.or(certified) {
         Some(client) => client,
         None => Id::new(&format!("sensor-{:08x}", rand::random::<u32>()))
             .context("cannot make a client id")?,
@@ -187,6 +202,7 @@ pub fn run(args: SenseArgs) -> anyhow::Result<Exit> {
             QoS::AtLeastOnce
         },
         in_flight: args.in_flight,
+        tls: identity.map(|identity| identity.tls),
     };
     let bar = progress_bar(end);
     let show = |tally: &Tally, now: Duration| {

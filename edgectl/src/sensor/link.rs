@@ -1,12 +1,15 @@
 //! The sensor's connection: one task that polls it, subscribes after every connect, reads answers the moment they
 //! come in, and tells what happened. It decides nothing about requests.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use edge_protocol::limit::PACKET_MAX_BYTES;
 use rumqttc::{
-    NetworkOptions, Outgoing,
+    NetworkOptions, Outgoing, TlsConfiguration, Transport,
     v5::{
         AsyncClient, ConnectionError, Event as Polled, EventLoop, Incoming, MqttOptions,
         StateError,
@@ -19,6 +22,7 @@ use rumqttc::{
         },
     },
 };
+use rustls::ClientConfig;
 use tokio::{sync::mpsc, task::JoinHandle, time};
 
 use super::ledger::Verdict;
@@ -125,6 +129,8 @@ pub struct LinkSettings {
     pub qos: QoS,
     /// Requests that wait for their answers at most.
     pub in_flight: u16,
+    /// What is shown and trusted, where the broker is reached over TLS.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// A connection that restores itself.
@@ -148,6 +154,10 @@ impl Link {
             &settings.broker.host,
             settings.broker.port,
         );
+        if let Some(tls) = &settings.tls {
+            let config = TlsConfiguration::Rustls(Arc::clone(tls));
+            options.set_transport(Transport::tls_with_config(config));
+        }
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         // The client allocates a slot for each message it may have unacknowledged: 16 MB without a limit.

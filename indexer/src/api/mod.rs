@@ -1,28 +1,34 @@
-//! The HTTP API under `/api/v1`, the page at `/`, `/metrics` for Prometheus and `/healthz`.
+//! The HTTP API under `/api/v1`, the page at `/`, `/metrics` for Prometheus and `/healthz`. Without TLS it is for the
+//! machine's own network; over TLS it knows who asks, and keys enrol there.
 #![allow(unused_qualifications, reason = "utoipa's macros write them")]
 
+mod enrol;
 mod guard;
 mod openapi;
 mod page;
 mod prometheus;
 mod stream;
+mod tls;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
 use edge_protocol::Id;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::identity::Identity;
 use crate::live::{LiveHandle, Overview, Stopping};
 use crate::region::{BoxView, Event};
 use crate::store::{HistoryPoint, HistoryQuery, ReadError, StoreReader};
@@ -49,25 +55,65 @@ struct Api {
     stop: CancellationToken,
 }
 
-/// Serves until `stop`, then lets open requests end.
-pub async fn serve(
-    listener: TcpListener,
-    live: LiveHandle,
-    store: StoreReader,
-    stop: CancellationToken,
-) {
-    let api = Api {
-        live,
-        store,
-        streams: Arc::new(Semaphore::new(STREAMS)),
-        stop: stop.clone(),
-    };
+/// What is served.
+#[derive(Debug, Clone)]
+pub struct Served(Api);
+
+impl Served {
+    /// The region as `live` and `store` know it, until `stop`.
+    #[must_use]
+    pub fn new(live: LiveHandle, store: StoreReader, stop: CancellationToken) -> Self {
+        Self(Api {
+            live,
+            store,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            stop,
+        })
+    }
+}
+
+/// Serves until the end, then lets open requests end.
+pub async fn serve(listener: TcpListener, Served(api): Served) {
+    let stop = api.stop.clone();
     let app = guard::protect(router(api));
     let served = axum::serve(guard::Connections::new(listener), app)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the HTTP server ended");
+    }
+}
+
+/// As [`serve`], over TLS: those who show a certificate read what their role may read, and keys enrol.
+pub async fn serve_tls(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    Served(api): Served,
+    identity: Identity,
+) {
+    let stop = api.stop.clone();
+    let enrolment = Router::new()
+        .route(
+            &format!("/{}", edge_identity::enrolment::PATH),
+            post(enrol::enrol),
+        )
+        .layer(DefaultBodyLimit::max(edge_identity::enrolment::MAX_BYTES))
+        .with_state(identity.clone());
+    let app = router(api)
+        .merge(enrolment)
+        .layer(middleware::from_fn_with_state(
+            identity,
+            tls::only_the_region,
+        ));
+    let app = guard::protect(app).into_make_service_with_connect_info::<tls::Peer>();
+    let served = async {
+        let listener = tls::TlsListener::new(listener, acceptor)?;
+        axum::serve(listener, app)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+    };
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the HTTPS server ended");
     }
 }
 
@@ -113,8 +159,12 @@ enum ApiError {
     BadRequest(String),
     #[error("{0}")]
     NotFound(String),
-    #[error("only GET is answered here")]
+    #[error("this address is not asked that way")]
     Method,
+    #[error("this certificate's role may not read that")]
+    Forbidden,
+    #[error("show a certificate of this region; without one there is only POST /api/v1/enrol")]
+    NoCertificate,
     #[error("too many live streams are open; close one or poll /api/v1/boxes")]
     TooManyStreams,
     #[error("the request took too long")]
@@ -131,6 +181,8 @@ impl ApiError {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NoCertificate => StatusCode::UNAUTHORIZED,
             Self::Store(ReadError::Sqlite(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooManyStreams
             | Self::Timeout

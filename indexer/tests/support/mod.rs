@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use edge_indexer::broker::Listeners;
 use edge_indexer::run::Indexer;
 use edge_indexer::settings::{BrokerChoice, Settings};
 use edge_indexer::store::StoreSettings;
@@ -36,7 +37,12 @@ pub fn settings(folder: &Path) -> Settings {
     Settings {
         region: Id::new(REGION).unwrap(),
         indexer: Id::new("indexer").unwrap(),
-        broker: BrokerChoice::Embedded(SocketAddr::from(([127, 0, 0, 1], 0))),
+        broker: BrokerChoice::Embedded(Listeners {
+            tls: None,
+            insecure: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        }),
+        identity: None,
+        https: None,
         http: SocketAddr::from(([127, 0, 0, 1], 0)),
         store: StoreSettings {
             folder: folder.to_owned(),
@@ -312,6 +318,7 @@ impl Proxy {
         BrokerUrl {
             host: self.at.ip().to_string(),
             port: self.at.port(),
+            tls: false,
         }
     }
 

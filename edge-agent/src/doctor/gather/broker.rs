@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,7 @@ use rumqttc::v5::mqttbytes::{
         PingReq,
     },
 };
+use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 
 use super::super::verdict::region::BrokerFacts;
 
@@ -23,9 +25,11 @@ const PACKET_MAX_BYTES: u32 = 16 * 1_024;
 /// Seconds; the connection lives shorter.
 const KEEP_ALIVE_S: u16 = 20;
 
+/// `tls` is how this box shows who it is; none where the broker is reached without.
 pub(in super::super) fn ask(
     broker: &BrokerUrl,
     box_id: Option<&Id>,
+    tls: Option<Arc<ClientConfig>>,
     limit: Duration,
 ) -> BrokerFacts {
     let started = Instant::now();
@@ -38,6 +42,13 @@ pub(in super::super) fn ask(
     let stream = match connect(&addresses, deadline) {
         Ok(stream) => stream,
         Err(error) => return BrokerFacts::NoConnection(error.to_string()),
+    };
+    let stream = match tls {
+        None => Stream::Plain(stream),
+        Some(tls) => match secured(tls, host, stream) {
+            Ok(stream) => stream,
+            Err(why) => return BrokerFacts::NoAnswer(why),
+        },
     };
     let mut link = Link {
         stream,
@@ -94,8 +105,54 @@ fn remaining(deadline: Instant) -> io::Result<Duration> {
     }
 }
 
+/// The handshake itself comes with the first packet.
+fn secured(tls: Arc<ClientConfig>, host: &str, stream: TcpStream) -> Result<Stream, String> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+    let connection = ClientConnection::new(tls, name).map_err(|error| error.to_string())?;
+    Ok(Stream::Tls(Box::new(StreamOwned::new(connection, stream))))
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref(),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 struct Link {
-    stream: TcpStream,
+    stream: Stream,
     received: BytesMut,
     deadline: Instant,
 }
@@ -138,8 +195,14 @@ impl Link {
             .write(&mut bytes, None)
             .map_err(|error| error.to_string())?;
         remaining(self.deadline)
-            .and_then(|left| self.stream.set_write_timeout(Some(left)))
+            .and_then(|left| {
+                let socket = self.stream.socket();
+                // The handshake reads too.
+                socket.set_read_timeout(Some(left))?;
+                socket.set_write_timeout(Some(left))
+            })
             .and_then(|()| self.stream.write_all(&bytes))
+            .and_then(|()| self.stream.flush())
             .map_err(|error| said(&error))
     }
 
@@ -152,7 +215,7 @@ impl Link {
             }
             let mut buffer = [0; 1_024];
             let count = remaining(self.deadline)
-                .and_then(|left| self.stream.set_read_timeout(Some(left)))
+                .and_then(|left| self.stream.socket().set_read_timeout(Some(left)))
                 .and_then(|()| self.stream.read(&mut buffer))
                 .map_err(|error| said(&error))?;
             match buffer.get(..count) {
@@ -215,9 +278,10 @@ mod tests {
         let broker = BrokerUrl {
             host: "127.0.0.1".to_owned(),
             port,
+            tls: false,
         };
         let id = Id::new("box-1").unwrap();
-        let facts = ask(&broker, Some(&id), Duration::from_secs(20));
+        let facts = ask(&broker, Some(&id), None, Duration::from_secs(20));
         let request = other_end.join().unwrap();
         assert!(request.windows(12).any(|window| window == b"box-1.doctor"));
         facts
@@ -250,7 +314,13 @@ mod tests {
         drop(listener);
         let ask_at = |host: &str| {
             let host = host.to_owned();
-            ask(&BrokerUrl { host, port }, None, Duration::from_secs(20))
+            let tls = false;
+            ask(
+                &BrokerUrl { host, port, tls },
+                None,
+                None,
+                Duration::from_secs(20),
+            )
         };
         assert!(matches!(ask_at("127.0.0.1"), BrokerFacts::NoConnection(_)));
         assert!(matches!(ask_at("[::1]"), BrokerFacts::NoConnection(_)));
@@ -263,8 +333,9 @@ mod tests {
         let broker = BrokerUrl {
             host: "127.0.0.1".to_owned(),
             port: listener.local_addr().unwrap().port(),
+            tls: false,
         };
-        let facts = ask(&broker, None, Duration::from_millis(50));
+        let facts = ask(&broker, None, None, Duration::from_millis(50));
         assert_eq!(facts, BrokerFacts::NoAnswer("no answer in time".to_owned()));
     }
 }

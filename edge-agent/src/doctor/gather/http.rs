@@ -2,6 +2,7 @@
 
 use std::{io::Read, path::Path, time::Duration};
 
+use edge_identity::client::{self, Server};
 use reqwest::{StatusCode, blocking::Client};
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -55,6 +56,33 @@ fn get<T: DeserializeOwned>(url: &str, limit: Duration) -> Result<T, Failure> {
     serde_json::from_slice(&body).map_err(|error| Failure::Content(error.to_string()))
 }
 
+/// As [`get`], over TLS as this box.
+fn get_secured<T: DeserializeOwned>(
+    context: &Context,
+    server: &Server,
+    path: &str,
+    limit: Duration,
+) -> Result<T, Failure> {
+    let unreachable = |error: &dyn std::error::Error| Failure::Unreachable(chain(error));
+    let tls = crate::identity::shown(&context.options).map_err(Failure::Unreachable)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| unreachable(&error))?;
+    let asked = async { tokio::time::timeout(limit, client::get(server, tls, path)).await };
+    let (status, body) = runtime
+        .block_on(asked)
+        .map_err(|elapsed| unreachable(&elapsed))?
+        .map_err(|error| unreachable(&error))?;
+    match StatusCode::from_u16(status) {
+        Ok(status) if status.is_success() => {
+            serde_json::from_slice(&body).map_err(|error| Failure::Content(error.to_string()))
+        }
+        Ok(status) => Err(Failure::Status(status)),
+        Err(error) => Err(Failure::Content(error.to_string())),
+    }
+}
+
 /// What the indexer says of its region and of this box.
 pub(in super::super) fn indexer(context: &Context) -> Answer {
     let Some(indexer) = &context.options.indexer else {
@@ -65,11 +93,22 @@ pub(in super::super) fn indexer(context: &Context) -> Answer {
     };
     // Two questions share the time.
     let limit = context.limit / 2;
-    let region: RegionSeen = match get(&indexer.below("api/v1/region"), limit) {
+    let (region_path, box_path) = ("api/v1/region", format!("api/v1/boxes/{box_id}"));
+    let (region, seen): (Result<RegionSeen, _>, Result<BoxSeen, _>) = match indexer.tls_server() {
+        Some(server) => (
+            get_secured(context, &server, region_path, limit),
+            get_secured(context, &server, &box_path, limit),
+        ),
+        None => (
+            get(&indexer.below(region_path), limit),
+            get(&indexer.below(&box_path), limit),
+        ),
+    };
+    let region = match region {
         Ok(region) => region,
         Err(failure) => return Answer::Unreachable(failure.into_words()),
     };
-    match get::<BoxSeen>(&indexer.below(&format!("api/v1/boxes/{box_id}")), limit) {
+    match seen {
         Ok(seen) => Answer::Reached(region, Some(seen)),
         Err(Failure::Status(StatusCode::NOT_FOUND)) => Answer::Reached(region, None),
         Err(failure) => Answer::Unreachable(failure.into_words()),
@@ -123,6 +162,10 @@ pub(in super::super) fn updates(server: Option<&ServiceUrl>, limit: Duration) ->
     let Some(server) = server else {
         return UpdateFacts::NotSet;
     };
+    if server.tls_server().is_some() {
+        // TUF needs no trusted server, and whose certificates a foreign one would show is not known here.
+        return UpdateFacts::Unreachable("this version reads updates over http:// only".to_owned());
+    }
     match get::<Timestamp>(&server.below("timestamp.json"), limit) {
         Ok(Timestamp { signed }) if signed.kind == "timestamp" => UpdateFacts::Timestamp {
             version: signed.version,

@@ -174,7 +174,12 @@ pub(in super::super) enum IdentityFacts {
     Unusable(String),
 }
 
-pub(in super::super) fn identity(path: &Path, facts: &IdentityFacts) -> Finding {
+/// `days_left` is what is left of the certificate, where the broker wants one.
+pub(in super::super) fn identity(
+    path: &Path,
+    facts: &IdentityFacts,
+    days_left: Option<&Result<i64, String>>,
+) -> Finding {
     match facts {
         IdentityFacts::Absent => Finding::warning(
             Check::Identity,
@@ -187,8 +192,25 @@ pub(in super::super) fn identity(path: &Path, facts: &IdentityFacts) -> Finding 
             "until this is set right the box cannot prove who it is",
         ),
         IdentityFacts::Key(fingerprint) => {
-            Finding::good(Check::Identity, format!("fingerprint {fingerprint}"))
-                .detail("fingerprint", fingerprint.replace(' ', ""))
+            let finding = match days_left {
+                None => Finding::good(Check::Identity, format!("fingerprint {fingerprint}")),
+                Some(Ok(days)) if *days < 0 => Finding::bad(
+                    Check::Identity,
+                    format!("the certificate has ended; fingerprint {fingerprint}"),
+                    "the agent asks for another one by itself: see its log, and whether the clock is right",
+                ),
+                Some(Ok(days)) => Finding::good(
+                    Check::Identity,
+                    format!("certificate for {days} more days, fingerprint {fingerprint}"),
+                )
+                .detail("days_left", *days),
+                Some(Err(why)) => Finding::warning(
+                    Check::Identity,
+                    format!("{why}; fingerprint {fingerprint}"),
+                    "an admin approves it: edgectl ca approve NAME FINGERPRINT; or give the box an enrolment token",
+                ),
+            };
+            finding.detail("fingerprint", fingerprint.replace(' ', ""))
         }
     }
 }
@@ -349,9 +371,17 @@ mod tests {
             IdentityFacts::Key("01ab 23cd".into()),
             IdentityFacts::Unusable("others may read it".into()),
         ]
-        .map(|facts| identity(path, &facts));
+        .map(|facts| identity(path, &facts, None));
         assert_eq!(found[1].details["fingerprint"], "01ab23cd");
         assert_eq!(verdicts(found), [Warning, Good, Bad]);
+        let key = IdentityFacts::Key("01ab 23cd".into());
+        let found = [Ok(5), Ok(0), Ok(-1), Err("no certificate yet".to_owned())]
+            .map(|days| identity(path, &key, Some(&days)));
+        assert_eq!(
+            found[0].value,
+            "certificate for 5 more days, fingerprint 01ab 23cd"
+        );
+        assert_eq!(verdicts(found), [Good, Good, Bad, Warning]);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use super::super::finding::{Check, Finding};
 pub(in super::super) enum BrokerFacts {
     /// No broker is set.
     NotSet,
+    /// The broker wants a certificate, and this box has none that doctor can use.
+    NoCertificate(String),
     /// The name has no address.
     Unresolved(String),
     /// Nobody takes the connection.
@@ -30,9 +32,14 @@ pub(in super::super) fn broker(url: &str, facts: &BrokerFacts) -> Finding {
             return Finding::bad(
                 Check::Broker,
                 "not set",
-                "the box works for nobody without: give --broker mqtt://HOST:PORT",
+                "the box works for nobody without: give --broker mqtts://HOST:PORT",
             );
         }
+        BrokerFacts::NoCertificate(why) => Finding::bad(
+            Check::Broker,
+            format!("{url} wants a certificate: {why}"),
+            "see what the agent's log says of its enrolment, or run doctor as the agent's user",
+        ),
         BrokerFacts::Unresolved(why) => Finding::bad(
             Check::Broker,
             format!("{url}: its name has no address: {why}"),
@@ -46,7 +53,7 @@ pub(in super::super) fn broker(url: &str, facts: &BrokerFacts) -> Finding {
         BrokerFacts::NoAnswer(why) => Finding::bad(
             Check::Broker,
             format!("{url} takes the connection but does not answer: {why}"),
-            "something else may listen on that port, or the broker hangs or wants TLS",
+            "something else may listen on that port, or the broker hangs, wants TLS (mqtts://) or does not take the certificate",
         ),
         BrokerFacts::Refused(why) => Finding::bad(
             Check::Broker,
