@@ -63,6 +63,9 @@ Exit codes: 0 the rest of the system knows what to do, provisioned or not; 1 fil
         /// The agent's data folder
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
+        /// The TPM that holds it where there is one
+        #[arg(long, value_name = "DEVICE")]
+        tpm: PathBuf,
     },
     /// Try one thing that may crash, for doctor
     #[command(hide = true)]
@@ -142,7 +145,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Command::OwnKey { data } => match first_start::print_own_key(&data) {
+        Command::OwnKey { data, tpm } => match first_start::print_own_key(data, tpm) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 print_chain(&*error);

@@ -84,7 +84,7 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
         chosen = chosen.how,
         "edge-agent starts"
     );
-    identity::ensure(&settings.data);
+    identity::ensure(&settings.key_place);
     let vitals = Vitals::default();
     let models = Arc::new(Models::watched(
         vitals.clone(),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use edge_hal::identity::{KeyPlace, TPM_DEVICE};
 use edge_identity::key::CertificateFingerprint;
 use edge_protocol::{BrokerUrl, Id};
 use serde::Deserialize;
@@ -63,6 +64,9 @@ pub struct Options {
     /// File with a one-time enrolment token [default: an admin approves the box's fingerprint]
     #[arg(long, env = "EDGE_ENROLMENT_TOKEN_FILE", value_name = "FILE")]
     pub enrolment_token_file: Option<PathBuf>,
+    /// The TPM that holds the box's key where there is one [default: /dev/tpmrm0]
+    #[arg(long, env = "EDGE_TPM", value_name = "DEVICE")]
+    pub tpm: Option<PathBuf>,
     /// Repository of updates, as http://HOST:PORT/PATH; without it the box gets none
     #[arg(long, env = "EDGE_UPDATE_SERVER", value_name = "URL")]
     pub update_server: Option<ServiceUrl>,
@@ -129,6 +133,8 @@ pub struct Settings {
     pub admins: Vec<Id>,
     /// A request that takes longer is written to the log.
     pub slow_request: Duration,
+    /// Where the box's key lies.
+    pub(crate) key_place: KeyPlace,
     /// How the box gets its certificate; none where the broker is reached without TLS.
     pub(crate) enrolment: Option<Enrolment>,
 }
@@ -226,6 +232,7 @@ impl Options {
             indexer: self.indexer.or(other.indexer),
             region_ca_sha256: self.region_ca_sha256.or(other.region_ca_sha256),
             enrolment_token_file: self.enrolment_token_file.or(other.enrolment_token_file),
+            tpm: self.tpm.or(other.tpm),
             update_server: self.update_server.or(other.update_server),
             simulate: self.simulate.or(other.simulate),
             run_timeout_s: self.run_timeout_s.or(other.run_timeout_s),
@@ -239,6 +246,14 @@ impl Options {
     /// The data directory, set or not.
     pub(crate) fn data_dir(&self) -> PathBuf {
         path_or(self.data.as_ref(), DEFAULT_DATA)
+    }
+
+    /// Where the box's key lies, set or not.
+    pub(crate) fn key_place(&self) -> KeyPlace {
+        KeyPlace {
+            folder: self.data_dir(),
+            tpm: path_or(self.tpm.as_ref(), TPM_DEVICE),
+        }
     }
 
     /// The model repository, set or not.
@@ -258,6 +273,7 @@ impl Options {
     pub fn check(self) -> Result<Settings, SettingsError> {
         let missing = |key, flag| SettingsError::Missing { key, flag };
         let data = self.data_dir();
+        let key_place = self.key_place();
         let models = self.models_dir();
         let onnxruntime = self.onnxruntime_library();
         std::fs::create_dir_all(&data).map_err(|source| SettingsError::Data {
@@ -287,7 +303,7 @@ impl Options {
                 token_file: self.enrolment_token_file,
                 region: region.clone(),
                 box_id: box_id.clone(),
-                data: data.clone(),
+                place: key_place.clone(),
             })
         } else {
             None
@@ -296,6 +312,7 @@ impl Options {
             region,
             box_id,
             broker,
+            key_place,
             enrolment,
             board: self.board,
             models,

@@ -165,6 +165,12 @@ const PACKAGES: &[Package] = &[
         why: "reads the certificates that we write",
     },
     Package {
+        name: "swtpm",
+        program: "swtpm",
+        purpose: Purpose::Test,
+        why: "a TPM in software, for the box's key",
+    },
+    Package {
         name: "gdisk",
         program: "sgdisk",
         purpose: Purpose::Test,

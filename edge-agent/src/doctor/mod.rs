@@ -246,8 +246,9 @@ const JOBS: &[Job] = &[
     Job {
         checks: &[Check::Identity],
         run: |context, reporter| {
-            let file = crate::identity::file(&context.data);
-            let key = machine::identity(context, &file);
+            let place = context.options.key_place();
+            let file = place.file();
+            let key = machine::identity(context, &place);
             let wants_one = context.options.broker.as_ref().is_some_and(|url| url.tls);
             let days_left = wants_one.then(|| crate::identity::days_left(&context.options));
             reporter.found(judge::identity(&file, &key, days_left.as_ref()));

@@ -12,7 +12,7 @@ use std::{
 use clap::Subcommand;
 use edge_hal::{
     board::{ExecutionProvider, SimProvider},
-    identity::{FileKey, IdentityKey},
+    identity::KeyPlace,
 };
 use edge_protocol::Id;
 use nix::{
@@ -80,8 +80,10 @@ pub enum Probe {
     Vulkan,
     /// Open the box's key
     Identity {
-        /// Its file
-        file: PathBuf,
+        /// Its folder
+        folder: PathBuf,
+        /// The TPM that may hold it
+        tpm: PathBuf,
     },
 }
 
@@ -139,7 +141,10 @@ pub fn run(probe: &Probe) -> io::Result<()> {
             answer(&tried.unwrap_or_else(|why| Trial::Failed { why }))
         }
         Probe::Vulkan => answer(&vulkan()),
-        Probe::Identity { file } => answer(&identity(file)),
+        Probe::Identity { folder, tpm } => answer(&identity(&KeyPlace {
+            folder: folder.clone(),
+            tpm: tpm.clone(),
+        })),
     }
 }
 
@@ -302,15 +307,17 @@ fn entry(name: &Id, version: Option<u64>, models: &Path) -> Result<ModelEntry, S
 }
 
 /// The key's fingerprint. Only its owner may use a key, so root becomes its owner; others are refused as they should.
-fn identity(file: &Path) -> Result<String, String> {
+fn identity(place: &KeyPlace) -> Result<String, String> {
+    let file = place.file();
     let owner =
-        fs::metadata(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        fs::metadata(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     if geteuid().is_root() && owner.uid() != 0 {
         setgid(Gid::from_raw(owner.gid()))
             .and_then(|()| setuid(Uid::from_raw(owner.uid())))
             .map_err(|error| format!("cannot become user {}: {error}", owner.uid()))?;
     }
-    FileKey::open(file)
+    place
+        .open()
         .map(|key| key.fingerprint().to_string())
         .map_err(|error| super::gather::chain(&error))
 }

@@ -27,7 +27,7 @@ use std::{
 
 use clap::Args;
 use edge_hal::{
-    identity::Fingerprint,
+    identity::{Fingerprint, KeyPlace, TPM_DEVICE},
     slots::state_file::{ReplacedFile, StateFile},
 };
 use edge_protocol::provisioning::{self, Provisioning};
@@ -132,12 +132,14 @@ impl FirstStart {
         }
         let accepted = decision.accepted.as_ref();
         let owner = own_key::owner(&self.agent_user);
+        let place = KeyPlace {
+            folder: self.below(&self.data),
+            tpm: self.below(Path::new(TPM_DEVICE)),
+        };
         let key = owner
             .as_ref()
             .map_err(|error| chain(error))
-            .and_then(|owner| {
-                own_key::ensure(&self.below(&self.data), *owner).map_err(|error| chain(&error))
-            });
+            .and_then(|owner| own_key::ensure(&place, *owner).map_err(|error| chain(&error)));
         let key = key.map_err(|error| faults.push(error)).ok();
         let box_id = accepted
             .and_then(|accepted| accepted.provisioning.box_id.as_ref())
@@ -304,12 +306,12 @@ fn derived_id(fingerprint: &Fingerprint) -> String {
     format!("box-{digits}")
 }
 
-/// Prints the fingerprint of the key in `data` for [`FirstStart`], which started this process as the key's owner.
+/// Prints the fingerprint of the key in `data` or the TPM for [`FirstStart`], which started this process as the key's owner.
 ///
 /// # Errors
 /// What is wrong with the key, in words.
-pub fn print_own_key(data: &Path) -> Result<(), Box<dyn Error>> {
-    let fingerprint = own_key::make(data)?;
+pub fn print_own_key(data: PathBuf, tpm: PathBuf) -> Result<(), Box<dyn Error>> {
+    let fingerprint = own_key::make(&KeyPlace { folder: data, tpm })?;
     Ok(writeln!(io::stdout(), "{}", fingerprint.to_hex())?)
 }
 

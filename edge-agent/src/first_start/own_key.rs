@@ -4,14 +4,12 @@
 use std::{
     fs, io,
     os::unix::{fs::chown, process::CommandExt as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
-use edge_hal::identity::{FileKey, Fingerprint, IdentityError, IdentityKey as _};
+use edge_hal::identity::{Fingerprint, IdentityError, KeyPlace};
 use nix::unistd::{User, geteuid};
-
-use crate::identity;
 
 /// Why the box has no key.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +58,9 @@ pub(super) fn owner(name: &str) -> Result<Owner, OwnKeyError> {
     }
 }
 
-/// The fingerprint of the key in `data`, which is made where there is none.
-pub(super) fn ensure(data: &Path, owner: Owner) -> Result<Fingerprint, OwnKeyError> {
+/// The fingerprint of the key, which is made where there is none.
+pub(super) fn ensure(place: &KeyPlace, owner: Owner) -> Result<Fingerprint, OwnKeyError> {
+    let data = &place.folder;
     let folder = |source| OwnKeyError::Folder {
         folder: data.to_owned(),
         source,
@@ -71,13 +70,15 @@ pub(super) fn ensure(data: &Path, owner: Owner) -> Result<Fingerprint, OwnKeyErr
         chown(data, Some(owner.uid), Some(owner.gid)).map_err(folder)?;
     }
     if geteuid().as_raw() == owner.uid {
-        return make(data);
+        return make(place);
     }
     let program = std::env::current_exe().map_err(OwnKeyError::Start)?;
     let output = Command::new(program)
         .arg("own-key")
         .arg("--data")
         .arg(data)
+        .arg("--tpm")
+        .arg(&place.tpm)
         .uid(owner.uid)
         .gid(owner.gid)
         .env_clear()
@@ -99,8 +100,8 @@ pub(super) fn ensure(data: &Path, owner: Owner) -> Result<Fingerprint, OwnKeyErr
 }
 
 /// Makes or opens the key as this process's user.
-pub(super) fn make(data: &Path) -> Result<Fingerprint, OwnKeyError> {
-    Ok(FileKey::open_or_create(&identity::file(data))?.fingerprint())
+pub(super) fn make(place: &KeyPlace) -> Result<Fingerprint, OwnKeyError> {
+    Ok(place.open_or_create()?.fingerprint())
 }
 
 fn fingerprint(digits: &str) -> Option<Fingerprint> {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use edge_hal::identity::KeyPlace;
 use edge_identity::{
     client::{self, Answer, ClientError, Server},
     enrolment::Ask,
@@ -58,8 +59,8 @@ pub(crate) struct Enrolment {
     pub(crate) region: Id,
     /// The box's name.
     pub(crate) box_id: Id,
-    /// The state directory.
-    pub(crate) data: PathBuf,
+    /// Where the key lies, and the certificate beside it.
+    pub(crate) place: KeyPlace,
 }
 
 /// Why there is no certificate yet.
@@ -151,8 +152,8 @@ impl Enrolment {
 
     /// The certificate on disk while it holds, otherwise one that is asked for.
     async fn have(&self) -> Result<Refresh, EnrolError> {
-        let key = own_key(&self.data)?;
-        let kept = match kept::load(&self.data, &self.wanted(&key)) {
+        let key = own_key(&self.place)?;
+        let kept = match kept::load(&self.place.folder, &self.wanted(&key)) {
             Ok(kept) if kept.identity.not_after_s > now_s() => kept,
             Ok(_) => {
                 info!("this box's certificate has ended");
@@ -190,7 +191,7 @@ impl Enrolment {
             Answer::Granted(granted) => {
                 let text = granted.certificate + &granted.region_ca;
                 let kept = kept::read(text.as_bytes(), &wanted)?;
-                kept::store(&self.data, &text)?;
+                kept::store(&self.place.folder, &text)?;
                 let days = kept.identity.not_after_s.saturating_sub(now_s()) / (24 * 3_600);
                 info!(days, "this box has a certificate");
                 Ok(kept)
@@ -270,7 +271,7 @@ impl Refresh {
     }
 
     async fn renew(&mut self) -> Result<(), EnrolError> {
-        let key = own_key(&self.enrolment.data)?;
+        let key = own_key(&self.enrolment.place)?;
         self.kept = self.enrolment.ask(&key).await?;
         self.credentials.set(self.kept.chain.clone(), Arc::new(key));
         Ok(())

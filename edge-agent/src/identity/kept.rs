@@ -2,11 +2,12 @@
 //! whole, so that a power cut leaves the old one or the new one.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _, Write as _},
+    fs::File,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
+use edge_hal::slots::state_file::{ReplacedFile, StateFile as _};
 use edge_identity::{
     certificate::{CertificateError, Identity},
     enrolment,
@@ -133,31 +134,19 @@ pub(crate) fn read(text: &[u8], wanted: &Wanted) -> Result<Kept, KeptError> {
 /// # Errors
 /// [`KeptError::File`]; then the old one is still there.
 pub(crate) fn store(data: &Path, text: &str) -> Result<(), KeptError> {
-    let path = file(data);
-    let unfinished = data.join(".identity.crt.new");
-    let failed = |operation| {
-        let path = path.clone();
-        move |source| KeptError::File {
-            operation,
-            path,
+    let mut kept = ReplacedFile(file(data));
+    kept.write(text.as_bytes())
+        .map_err(|source| KeptError::File {
+            operation: "write",
+            path: file(data),
             source,
-        }
-    };
-    File::create(&unfinished)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            // On the disk before it has the name: otherwise a cut could leave an empty file under it.
-            file.sync_all()
         })
-        .map_err(failed("write"))?;
-    fs::rename(&unfinished, &path).map_err(failed("replace"))?;
-    File::open(data)
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed("sync the folder of"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use edge_identity::{
         authority::{Authority, Lifetime, NewAuthority, new_key},
         subject::Role,
@@ -205,7 +194,7 @@ mod tests {
         assert_eq!(kept.chain.len(), 2);
         assert_eq!(peek(folder.path()).unwrap(), kept.identity);
         // A power cut while the next one is written: the old one is still there.
-        fs::write(folder.path().join(".identity.crt.new"), "-----BEGIN").unwrap();
+        fs::write(folder.path().join("identity.crt.new"), "-----BEGIN").unwrap();
         assert_eq!(load(folder.path(), &wanted).unwrap(), kept);
         store(folder.path(), &text).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

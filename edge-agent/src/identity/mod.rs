@@ -9,12 +9,11 @@ mod kept;
 mod key;
 
 use std::{
-    path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use edge_hal::identity::{FileKey, IdentityError, IdentityKey};
+use edge_hal::identity::{IdentityError, IdentityKey, KeyPlace};
 use edge_identity::{
     key::{KeyError, UsableKey},
     subject::{Role, Subject},
@@ -28,30 +27,28 @@ use crate::settings::Options;
 
 pub(crate) use self::enrol::Enrolment;
 
-/// Where the key lies in the data folder.
-pub(crate) fn file(data: &Path) -> PathBuf {
-    data.join("identity.key")
-}
-
 /// Why the key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OwnKeyError {
     #[error(transparent)]
-    File(#[from] IdentityError),
+    Place(#[from] IdentityError),
     #[error(transparent)]
     Kind(#[from] KeyError),
 }
 
 /// The box's key; a new one when there is none.
-pub(crate) fn own_key(data: &Path) -> Result<UsableKey, OwnKeyError> {
-    let key: Arc<dyn IdentityKey> = Arc::new(FileKey::open_or_create(&file(data))?);
-    Ok(UsableKey::new(Arc::new(key::BoxKey(key)))?)
+pub(crate) fn own_key(place: &KeyPlace) -> Result<UsableKey, OwnKeyError> {
+    usable(place.open_or_create()?)
+}
+
+fn usable(key: Box<dyn IdentityKey>) -> Result<UsableKey, OwnKeyError> {
+    Ok(UsableKey::new(Arc::new(key::BoxKey(key.into())))?)
 }
 
 /// Makes the key if there is none, and says in the log which it is. A box whose key cannot be used serves all the
 /// same where no certificate is needed.
-pub(crate) fn ensure(data: &Path) {
-    match own_key(data) {
+pub(crate) fn ensure(place: &KeyPlace) {
+    match own_key(place) {
         Ok(key) => info!(fingerprint = %key.fingerprint(), "this box's identity"),
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -94,9 +91,8 @@ fn kept(options: &Options) -> Result<(kept::Kept, UsableKey), String> {
         .region_ca_sha256
         .ok_or_else(|| "no region_ca_sha256 is set".to_owned())?;
     let data = options.data_dir();
-    let key: Arc<dyn IdentityKey> =
-        Arc::new(FileKey::open(&file(&data)).map_err(|error| error.to_string())?);
-    let key = UsableKey::new(Arc::new(key::BoxKey(key))).map_err(|error| error.to_string())?;
+    let key = options.key_place().open().map_err(OwnKeyError::from);
+    let key = key.and_then(usable).map_err(|error| error.to_string())?;
     let wanted = kept::Wanted {
         subject: Subject {
             region,

@@ -1,22 +1,28 @@
 //! The box's identity: a key pair whose private half never leaves its store.
 //!
+//! - [`KeyPlace`]: where a box's key lies, decided once
+//! - [`TpmKey`]: ES256 in a TPM 2.0
 //! - [`FileKey`]: Ed25519 in a file, for boxes without a secure store
 //! - [`SimKey`]: a key that everybody can compute, for simulations and tests
 //!
 //! What a key signs, and who believes it, is not known here.
 
 mod file_key;
+mod key_place;
 mod public_key;
 mod sim_key;
+mod tpm_key;
 
 use std::{io, path::PathBuf};
 
 pub use self::{
     file_key::FileKey,
+    key_place::{KeyPlace, TPM_DEVICE},
     public_key::{
         Fingerprint, KeyAlgorithm, PublicKey, PublicKeyError, SIGNATURE_BYTES, Signature,
     },
     sim_key::SimKey,
+    tpm_key::TpmKey,
 };
 use crate::sim::SimFault;
 
@@ -86,6 +92,26 @@ pub enum IdentityError {
     /// The kernel gives no random numbers to make a key of.
     #[error("cannot get random numbers for an identity key from the kernel")]
     Random(#[source] io::Error),
+    /// The TPM.
+    #[error("the TPM {} does not {operation}: {why}; see that the agent's user may use it", path.display())]
+    Tpm {
+        /// The device.
+        path: PathBuf,
+        /// What was attempted.
+        operation: &'static str,
+        /// What it says.
+        why: String,
+    },
+    /// The TPM is another one, or was cleared.
+    #[error(
+        "the TPM {} has another key than this box's: it was cleared or exchanged; revoke the box's name, remove \
+         identity.tpm from its data folder and enrol it anew",
+        path.display()
+    )]
+    OtherTpm {
+        /// The device.
+        path: PathBuf,
+    },
     /// The simulation.
     #[error(transparent)]
     Simulated(#[from] SimFault),

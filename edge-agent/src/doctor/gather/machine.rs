@@ -12,6 +12,7 @@ use edge_hal::{
     Board, KernelFile, Readings, Sensors,
     clock::{AdjtimexClock, Clock, ClockTrust},
     controls::Controls,
+    identity::KeyPlace,
     sensors::LOOK_EVERY,
     storage::{StatvfsStorage, Storage, StorageBytes},
     storage_health::{BlockHealth, StorageHealth, Wear},
@@ -42,8 +43,9 @@ pub(in super::super) fn clock_trust() -> Result<ClockTrust, String> {
 }
 
 /// The box's key. A process of its own opens it, as the user to whom it belongs: root may look at the agent's.
-pub(in super::super) fn identity(context: &Context, path: &Path) -> IdentityFacts {
-    let owner = match fs::metadata(path) {
+pub(in super::super) fn identity(context: &Context, place: &KeyPlace) -> IdentityFacts {
+    let path = place.file();
+    let owner = match fs::metadata(&path) {
         Ok(metadata) => metadata.uid(),
         Err(error) if is_absent(&error) => return IdentityFacts::Absent,
         Err(error) => {
@@ -59,7 +61,8 @@ pub(in super::super) fn identity(context: &Context, path: &Path) -> IdentityFact
             "{file} belongs to user {owner}, but the agent runs as user {user}"
         ));
     }
-    let arguments = ["probe".into(), "identity".into(), path.into()];
+    let (folder, tpm) = (place.folder.clone(), place.tpm.clone());
+    let arguments = ["probe".into(), "identity".into(), folder.into(), tpm.into()];
     match child::ask(arguments, context.limit) {
         Ok(Ok(fingerprint)) => IdentityFacts::Key(fingerprint),
         Ok(Err(why)) => IdentityFacts::Unusable(why),
