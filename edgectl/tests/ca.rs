@@ -349,3 +349,150 @@ fn tokens_are_shown_once_and_the_access_list_has_everybody() {
         "No key waits for approval."
     );
 }
+
+#[test]
+fn an_authority_that_is_there_already_stands_above_the_region() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let root = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-384",
+        "-nodes",
+        "-days",
+        "30",
+        "-subj",
+        "/O=Example/CN=Example root",
+        "-keyout",
+        "root.key",
+        "-out",
+        "root.crt",
+    ];
+    openssl(at, &root);
+    said(at, &["request", "--region", "home", "--out", "online"]);
+    let extensions = "basicConstraints=critical,CA:TRUE,pathlen:0\nkeyUsage=critical,keyCertSign,cRLSign\n\
+                      subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n";
+    fs::write(at.join("extensions"), extensions).unwrap();
+    let sign = |request: &str, out: &str| {
+        let sign = [
+            "x509",
+            "-req",
+            "-days",
+            "30",
+            "-in",
+            request,
+            "-CA",
+            "root.crt",
+            "-CAkey",
+            "root.key",
+            "-CAcreateserial",
+            "-extfile",
+            "extensions",
+            "-out",
+            out,
+        ];
+        openssl(at, &sign);
+    };
+    sign("online/intermediate.csr", "signed.crt");
+    let adopt = |certificate: &'static str, root: &'static str| {
+        [
+            "adopt",
+            "--ca",
+            "online",
+            "--certificate",
+            certificate,
+            "--root",
+            root,
+        ]
+    };
+    // Another key's certificate, and another root than the one that signed, are told before anything is written.
+    said(at, &["request", "--region", "home", "--out", "other"]);
+    sign("other/intermediate.csr", "other.crt");
+    let error = refused(at, &adopt("other.crt", "root.crt"));
+    assert!(error.contains("do not belong together"), "{error}");
+    let error = refused(at, &adopt("signed.crt", "signed.crt"));
+    assert!(error.contains("did not sign"), "{error}");
+    let adopted = said(at, &adopt("signed.crt", "root.crt"));
+    let fingerprint = openssl(
+        at,
+        &[
+            "x509",
+            "-in",
+            "root.crt",
+            "-noout",
+            "-fingerprint",
+            "-sha256",
+        ],
+    );
+    let fingerprint = fingerprint
+        .trim()
+        .rsplit('=')
+        .next()
+        .unwrap()
+        .replace(':', "")
+        .to_lowercase();
+    assert!(
+        adopted.contains(&fingerprint),
+        "{adopted} is not of {fingerprint}"
+    );
+    said(
+        at,
+        &[
+            "issue", "--ca", "online", "--role", "app", "--name", "shop", "--out", "shop",
+        ],
+    );
+    let verify = [
+        "verify",
+        "-purpose",
+        "sslclient",
+        "-CAfile",
+        "root.crt",
+        "-untrusted",
+        "shop/certificate.pem",
+        "shop/certificate.pem",
+    ];
+    let verified = openssl(at, &verify);
+    assert!(verified.contains("OK"), "{verified}");
+}
+
+#[test]
+fn limits_are_for_those_who_ask_models() {
+    let folder = region();
+    let at = folder.path();
+    let token = ["token", "--ca", "ca/online", "--role"];
+    let bounds = ["--model", "digits", "--per-minute", "60"];
+    let error = refused(at, &[&token[..], &["box"], &bounds].concat());
+    assert!(error.contains("bind sensors and apps"), "{error}");
+    said(at, &[&token[..], &["sensor"], &bounds].concat());
+    let issue = [
+        "issue",
+        "--ca",
+        "ca/online",
+        "--role",
+        "sensor",
+        "--name",
+        "cam-1",
+        "--out",
+        "cam-1",
+    ];
+    said(at, &[&issue[..], &bounds].concat());
+    let known = said(at, &["list", "--ca", "ca/online"]);
+    assert!(known.contains("digits, 60 a minute"), "{known}");
+    let list = said(at, &["acl", "--ca", "ca/online"]);
+    assert!(
+        list.contains("topic write edge/v1/home/any/infer/digits/cam-1"),
+        "{list}"
+    );
+    let list = said(at, &["acl", "--ca", "ca/online", "--for", "rmqtt"]);
+    assert!(
+        list.contains("edge/v1/home/any/infer/digits/cam-1"),
+        "{list}"
+    );
+    let freed = said(at, &["limit", "--ca", "ca/online", "cam-1"]);
+    assert!(freed.contains("may do what its role may"), "{freed}");
+    let known = said(at, &["list", "--ca", "ca/online"]);
+    assert!(!known.contains("a minute"), "{known}");
+}

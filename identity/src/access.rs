@@ -5,7 +5,10 @@
 
 use edge_protocol::topic::SHARE_GROUP;
 
-use crate::subject::{Role, Subject};
+use crate::{
+    limits::Limits,
+    subject::{Role, Subject},
+};
 
 /// What a client wants to do with a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,7 +24,8 @@ pub enum Action {
 pub struct Rule {
     /// What.
     pub action: Action,
-    /// With which topics: a filter, in which `{region}` and `{self}` stand for the client's own.
+    /// With which topics: a filter, in which `{region}` and `{self}` stand for the client's own, and `{model}` for a
+    /// model that its limits allow.
     pub topics: &'static str,
     /// Only as a member of this shared subscription.
     pub share: Option<&'static str>,
@@ -44,8 +48,8 @@ const fn subscribe(topics: &'static str) -> Rule {
 }
 
 const OWN_REPLIES: Rule = subscribe("edge/v1/{region}/reply/{self}/#");
-const ASK_ANY: Rule = publish("edge/v1/{region}/any/infer/+/{self}");
-const ASK_BOX: Rule = publish("edge/v1/{region}/box/+/infer/+/{self}");
+const ASK_ANY: Rule = publish("edge/v1/{region}/any/infer/{model}/{self}");
+const ASK_BOX: Rule = publish("edge/v1/{region}/box/+/infer/{model}/{self}");
 const ASK_MATCH: Rule = publish("edge/v1/{region}/match/{self}");
 
 const BOX: &[Rule] = &[
@@ -73,8 +77,11 @@ const APP: &[Rule] = &[
     ASK_MATCH,
     OWN_REPLIES,
     publish("edge/v1/{region}/box/+/render/{self}"),
-    publish("edge/v1/{region}/box/+/op/metadata/{self}"),
-    publish("edge/v1/{region}/box/+/op/ready/{self}"),
+    publish("edge/v1/{region}/box/+/op/server-live/{self}"),
+    publish("edge/v1/{region}/box/+/op/server-ready/{self}"),
+    publish("edge/v1/{region}/box/+/op/server-metadata/{self}"),
+    publish("edge/v1/{region}/box/+/op/model-ready/{self}"),
+    publish("edge/v1/{region}/box/+/op/model-metadata/{self}"),
 ];
 
 const CHECKER: &[Rule] = &[
@@ -117,9 +124,9 @@ pub fn rules(role: Role) -> &'static [Rule] {
     }
 }
 
-/// Whether `who` may do `action` with `topic`: a topic to publish to, or a filter to subscribe with.
+/// Whether `who` may do `action` with `topic` within its limits: a topic to publish to, or a filter to subscribe with.
 #[must_use]
-pub fn may(who: &Subject, action: Action, topic: &str) -> bool {
+pub fn may(who: &Subject, limits: &Limits, action: Action, topic: &str) -> bool {
     let (share, topic) = match action {
         Action::Publish if topic.contains(['+', '#']) || topic.starts_with('$') => return false,
         Action::Publish => (None, topic),
@@ -134,13 +141,13 @@ pub fn may(who: &Subject, action: Action, topic: &str) -> bool {
     let allows = |rule: &&Rule| {
         rule.action == action
             && (rule.share.is_none() || rule.share == share)
-            && covers(rule.topics, topic, who)
+            && covers(rule.topics, topic, who, limits)
     };
     rules(who.role).iter().any(|rule| allows(&rule))
 }
 
 /// Whether everything that `filter` can match is matched by `topics` too.
-fn covers(topics: &str, filter: &str, who: &Subject) -> bool {
+fn covers(topics: &str, filter: &str, who: &Subject, limits: &Limits) -> bool {
     let mut asked = filter.split('/');
     for level in topics.split('/') {
         let Some(asked) = asked.next() else {
@@ -152,6 +159,7 @@ fn covers(topics: &str, filter: &str, who: &Subject) -> bool {
             "+" => asked != "#",
             "{region}" => asked == who.region.as_str(),
             "{self}" => asked == who.name.as_str(),
+            "{model}" => !matches!(asked, "+" | "#") && limits.allow_model(asked),
             literal => asked == literal,
         };
         if !is_allowed {
@@ -200,7 +208,8 @@ mod tests {
             ("$SYS/#", false),
             ("", false),
         ] {
-            assert_eq!(may(&box_1, Action::Subscribe, filter), allowed, "{filter}");
+            let may = may(&box_1, &Limits::default(), Action::Subscribe, filter);
+            assert_eq!(may, allowed, "{filter}");
         }
     }
 
@@ -218,7 +227,27 @@ mod tests {
             ("edge/v1/other/any/infer/digits/cam-1", false),
             ("$share/boxes/edge/v1/lab/any/infer/digits/cam-1", false),
         ] {
-            assert_eq!(may(&sensor, Action::Publish, topic), allowed, "{topic}");
+            let may = may(&sensor, &Limits::default(), Action::Publish, topic);
+            assert_eq!(may, allowed, "{topic}");
+        }
+    }
+
+    #[test]
+    fn limits_bind_a_sensor_to_its_models() {
+        let limits = Limits {
+            models: vec![Id::new("digits").unwrap()],
+            per_minute: None,
+        };
+        for (topic, allowed) in [
+            ("edge/v1/lab/any/infer/digits/cam-1", true),
+            ("edge/v1/lab/any/infer/other/cam-1", false),
+            ("edge/v1/lab/box/box-1/infer/other/cam-1", false),
+            ("edge/v1/lab/any/infer//cam-1", false),
+            ("edge/v1/lab/match/cam-1", true),
+        ] {
+            let who = who(Role::Sensor, "cam-1");
+            let may = may(&who, &limits, Action::Publish, topic);
+            assert_eq!(may, allowed, "{topic}");
         }
     }
 
@@ -251,7 +280,8 @@ mod tests {
             ),
         ) {
             let box_1 = who(Role::Box, "box-1");
-            if may(&box_1, Action::Subscribe, &filter.join("/")) && matches(&filter, &topic) {
+            let may = may(&box_1, &Limits::default(), Action::Subscribe, &filter.join("/"));
+            if may && matches(&filter, &topic) {
                 let is_readable = rules(Role::Box).iter().any(|rule| {
                     let own: Vec<String> = rule
                         .topics

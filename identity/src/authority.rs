@@ -48,6 +48,9 @@ pub enum AuthorityError {
     /// Key and certificate of the intermediate.
     #[error("the intermediate's key and certificate do not belong together")]
     Mismatch,
+    /// Intermediate and root.
+    #[error("the root did not sign the intermediate")]
+    OtherRoot,
     /// The passphrase, or a damaged file.
     #[error(
         "the root's key cannot be opened: the passphrase is wrong, or the file is no encrypted PKCS#8 key"
@@ -143,6 +146,19 @@ impl NewAuthority {
             .map_err(|_| AuthorityError::Encrypt)
     }
 
+    /// A new intermediate of somebody else's root: its key as PKCS#8 in PEM, and the request that the root's owner
+    /// signs, as PEM.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Write`].
+    pub fn request(region: &Id) -> Result<(Zeroizing<String>, String), AuthorityError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut parameters = CertificateParams::new(Vec::new())?;
+        parameters.distinguished_name = authority_name(region, "intermediate");
+        let request = parameters.serialize_request(&key)?.pem()?;
+        Ok((Zeroizing::new(key.serialize_pem()), request))
+    }
+
     /// A root from its files.
     ///
     /// # Errors
@@ -199,7 +215,7 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// The authority whose intermediate has this certificate and key.
+    /// The authority whose intermediate has this certificate and key. The root may be anybody's.
     ///
     /// # Errors
     /// [`AuthorityError`] when they are no authority of a region, or do not belong together.
@@ -210,7 +226,10 @@ impl Authority {
     ) -> Result<Self, AuthorityError> {
         let key = KeyPair::from_pem(key_pem)?;
         let region = region_of(&intermediate, "intermediate")?;
-        if region_of(&root, "root")? != region {
+        let Ok(([], above)) = X509Certificate::from_der(&root) else {
+            return Err(AuthorityError::NotAnAuthority { what: "root" });
+        };
+        if !above.is_ca() {
             return Err(AuthorityError::NotAnAuthority { what: "root" });
         }
         let (_, certificate) = X509Certificate::from_der(&intermediate).map_err(|_| {
@@ -221,6 +240,9 @@ impl Authority {
         if certificate.public_key().subject_public_key.data != key.public_key_raw() {
             return Err(AuthorityError::Mismatch);
         }
+        certificate
+            .verify_signature(Some(above.public_key()))
+            .map_err(|_| AuthorityError::OtherRoot)?;
         let issuer = Issuer::from_ca_cert_der(&intermediate, key)?;
         Ok(Self {
             region,
@@ -387,16 +409,20 @@ fn authority(
     below: u8,
 ) -> Result<CertificateParams, AuthorityError> {
     let mut parameters = CertificateParams::new(Vec::new())?;
-    let mut name = DistinguishedName::new();
-    name.push(DnType::OrganizationName, region.as_str());
-    name.push(DnType::CommonName, format!("{what} of region {region}"));
-    parameters.distinguished_name = name;
+    parameters.distinguished_name = authority_name(region, what);
     parameters.serial_number = Some(SerialNumber::from_slice(&serial()?));
     set_validity(&mut parameters, lifetime)?;
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     parameters.use_authority_key_identifier_extension = true;
     Ok(parameters)
+}
+
+fn authority_name(region: &Id, what: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, region.as_str());
+    name.push(DnType::CommonName, format!("{what} of region {region}"));
+    name
 }
 
 fn set_validity(

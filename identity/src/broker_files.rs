@@ -8,7 +8,8 @@
 use std::fmt::Write as _;
 
 use crate::{
-    access::{Action, rules},
+    access::{Action, Rule, rules},
+    limits::Limits,
     subject::Subject,
 };
 
@@ -42,10 +43,10 @@ persistence false
 
 /// Mosquitto's access list for these names. Whoever is not in it may do nothing.
 #[must_use]
-pub fn mosquitto_acl<'a>(subjects: impl IntoIterator<Item = &'a Subject>) -> String {
+pub fn mosquitto_acl<'a>(holders: impl IntoIterator<Item = (&'a Subject, &'a Limits)>) -> String {
     let mut text = String::from("# Written by `edgectl ca acl`. Who is not here may do nothing.\n");
-    for subject in subjects {
-        let Subject { region, role, name } = subject;
+    for (subject, limits) in holders {
+        let Subject { role, name, .. } = subject;
         if rules(*role).is_empty() {
             continue;
         }
@@ -56,12 +57,60 @@ pub fn mosquitto_acl<'a>(subjects: impl IntoIterator<Item = &'a Subject>) -> Str
                 Action::Publish => "write",
                 Action::Subscribe => "read",
             };
-            let topics = rule
-                .topics
-                .replace("{region}", region.as_str())
-                .replace("{self}", name.as_str());
-            let _written = writeln!(text, "topic {access} {topics}");
+            for topics in topics(rule, subject, limits) {
+                let _written = writeln!(text, "topic {access} {topics}");
+            }
         }
     }
     text
+}
+
+/// The rule's filters for one holder: one for each model to which it is bound.
+fn topics(rule: &Rule, subject: &Subject, limits: &Limits) -> Vec<String> {
+    let own = rule
+        .topics
+        .replace("{region}", subject.region.as_str())
+        .replace("{self}", subject.name.as_str());
+    if !own.contains("{model}") || limits.models.is_empty() {
+        return vec![own.replace("{model}", "+")];
+    }
+    let models = limits.models.iter();
+    models
+        .map(|model| own.replace("{model}", model.as_str()))
+        .collect()
+}
+
+/// RMQTT's settings for its plug-in `rmqtt-acl` (`rmqtt-acl.toml`), with the same rules: RMQTT knows a client by its
+/// common name too, as its user name. Its own default lets everybody do everything.
+///
+/// What it does not enforce: as Mosquitto, and it does not look at wills.
+#[must_use]
+pub fn rmqtt_acl<'a>(holders: impl IntoIterator<Item = (&'a Subject, &'a Limits)>) -> String {
+    let mut text = String::from(
+        "# Written by `edgectl ca acl --for rmqtt`. Who is not here may do nothing.\n\
+         disconnect_if_pub_rejected = false\npriority = 10\nrules = [\n",
+    );
+    for (subject, limits) in holders {
+        let Subject { role, name, .. } = subject;
+        if rules(*role).is_empty() {
+            continue;
+        }
+        let user = format!("{{ user = \"{name}\" }}");
+        let _written = writeln!(text, "  # {role}\n  [\"allow\", {user}, \"connect\"],");
+        for (action, control) in [
+            (Action::Publish, "publish"),
+            (Action::Subscribe, "subscribe"),
+        ] {
+            let allowed = rules(*role).iter().filter(|rule| rule.action == action);
+            let filters: Vec<String> = allowed
+                .flat_map(|rule| topics(rule, subject, limits))
+                .map(|filter| format!("\"{filter}\""))
+                .collect();
+            if !filters.is_empty() {
+                let filters = filters.join(", ");
+                let _written = writeln!(text, "  [\"allow\", {user}, \"{control}\", [{filters}]],");
+            }
+        }
+    }
+    text + "  [\"deny\", \"all\"]\n]\n"
 }

@@ -4,7 +4,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
 use crate::{
     key::KeyFingerprint,
-    subject::{Role, Subject, SubjectError},
+    subject::{Role, Subject, SubjectError, organization},
 };
 
 /// Longest certificate that is read; ours have under 700 bytes.
@@ -34,6 +34,9 @@ pub enum CertificateError {
     /// It names nobody of a region.
     #[error("the certificate names nobody of a region")]
     Subject(#[from] SubjectError),
+    /// Issued in the name of another region: a root may stand above several.
+    #[error("the certificate's issuer is not of the region that the certificate names")]
+    Issuer,
 }
 
 impl Identity {
@@ -44,9 +47,13 @@ impl Identity {
     pub fn read(der: &[u8]) -> Result<Self, CertificateError> {
         let certificate = parse(der)?;
         let validity = certificate.validity();
+        let subject = Subject::read(certificate.subject())?;
+        if organization(certificate.issuer()) != Some(subject.region.as_str()) {
+            return Err(CertificateError::Issuer);
+        }
         let seconds = |time: i64| u64::try_from(time).map_err(|_| CertificateError::Form);
         Ok(Self {
-            subject: Subject::read(certificate.subject())?,
+            subject,
             key: KeyFingerprint::of(certificate.public_key().raw),
             serial: certificate.raw_serial().to_vec(),
             not_before_s: seconds(validity.not_before.timestamp())?,

@@ -24,6 +24,8 @@ pub const ROOT: &str = "root.crt";
 pub const INTERMEDIATE: &str = "intermediate.crt";
 /// The intermediate's key.
 pub const INTERMEDIATE_KEY: &str = "intermediate.key";
+/// What somebody else's root shall sign.
+pub const INTERMEDIATE_REQUEST: &str = "intermediate.csr";
 /// The key of the indexer that uses the folder, made at its first start.
 pub const INDEXER_KEY: &str = "indexer.key";
 /// Whom the region knows.
@@ -129,6 +131,43 @@ pub fn write_intermediate(
         write_new(&folder.join(name), text, mode)?;
     }
     Ok(())
+}
+
+/// Makes the key of an intermediate that somebody else's root shall sign, and the folder with it; gives the request.
+///
+/// # Errors
+/// [`FolderError`]; a key that is there is not replaced.
+pub fn request_intermediate(region: &Id, folder: &Path) -> Result<String, FolderError> {
+    let (key, request) =
+        NewAuthority::request(region).map_err(|source| FolderError::Authority {
+            path: folder.to_owned(),
+            source,
+        })?;
+    make(folder)?;
+    write_new(&folder.join(INTERMEDIATE_KEY), &key, 0o600)?;
+    write_new(&folder.join(INTERMEDIATE_REQUEST), &request, 0o644)?;
+    Ok(request)
+}
+
+/// Puts the certificates that answer [`request_intermediate`] beside the key, and opens the authority.
+///
+/// # Errors
+/// [`FolderError`] when they do not fit it or each other; then nothing was written.
+pub fn adopt(folder: &Path, intermediate: &Path, root: &Path) -> Result<Authority, FolderError> {
+    let key = read_private(&folder.join(INTERMEDIATE_KEY))?;
+    let authority = Authority::new(certificate(root)?, certificate(intermediate)?, &key);
+    let failed = |source| FolderError::Authority {
+        path: folder.to_owned(),
+        source,
+    };
+    let authority = authority.map_err(failed)?;
+    for (name, pem) in [
+        (ROOT, authority.root_pem()),
+        (INTERMEDIATE, authority.intermediate_pem()),
+    ] {
+        write_new(&folder.join(name), &pem.map_err(failed)?, 0o644)?;
+    }
+    Ok(authority)
 }
 
 /// The first certificate of a file.

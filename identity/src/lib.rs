@@ -4,6 +4,8 @@
 //! - [`subject`]: names and roles; [`certificate`]: reading what a certificate says of its holder
 //! - [`request`]: what a new key asks for; [`enrolment`]: how it is asked over HTTP
 //! - [`tls`] and [`verify`]: connections on which both sides show certificates
+//! - [`scope`]: what a token for the HTTP API lets a program read
+//! - [`limits`]: what one holder may do less than its role
 //! - [`access`]: the access list; [`broker_files`]: the same list as foreign brokers read it
 //! - [`authority`], [`folder`], [`registry`] (feature `authority`): who issues certificates, and to whom
 //!
@@ -18,8 +20,10 @@ pub mod certificate;
 pub mod client;
 pub mod enrolment;
 pub mod key;
+pub mod limits;
 pub mod pem;
 pub mod request;
+pub mod scope;
 pub mod subject;
 pub mod tls;
 pub mod verify;

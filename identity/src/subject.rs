@@ -148,6 +148,11 @@ impl fmt::Display for Subject {
     }
 }
 
+/// The one organization of a name: of an authority's own, its region.
+pub(crate) fn organization<'a>(name: &'a X509Name<'_>) -> Option<&'a str> {
+    one(name.iter_organization(), "organization").ok()
+}
+
 fn one<'a>(
     mut found: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>,
     what: &'static str,

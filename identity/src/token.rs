@@ -1,4 +1,4 @@
-//! One-time enrolment tokens: 128 random bits that are shown once and kept as a hash.
+//! Tokens, for one enrolment or for the HTTP API: 128 random bits that are shown once and kept as a hash.
 
 use std::fmt;
 
@@ -7,25 +7,39 @@ use zeroize::Zeroizing;
 
 use crate::key::hex;
 
-/// What a token begins with, so that people and scanners know it for one.
-const PREFIX: &str = "edge-enrol-";
+/// What a token for enrolment begins with, so that people and scanners know it for one.
+const ENROLMENT: &str = "edge-enrol-";
+/// What a token for the HTTP API begins with.
+const API: &str = "edge-api-";
 
 /// A token as its owner has it.
 pub struct Token(Zeroizing<String>);
 
 /// A token as the registry keeps it. Of 128 random bits, a plain SHA-256 gives nothing away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);
 
 impl Token {
-    /// A new one.
+    /// A new one for enrolment.
     ///
     /// # Errors
     /// When the system gives no random numbers.
-    pub fn random() -> Result<Self, getrandom::Error> {
+    pub fn for_enrolment() -> Result<Self, getrandom::Error> {
+        Self::random(ENROLMENT)
+    }
+
+    /// A new one for the HTTP API.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn for_api() -> Result<Self, getrandom::Error> {
+        Self::random(API)
+    }
+
+    fn random(prefix: &str) -> Result<Self, getrandom::Error> {
         let mut bytes = Zeroizing::new([0; 16]);
         getrandom::fill(bytes.as_mut_slice())?;
-        let text = format!("{PREFIX}{}", hex(bytes.as_slice()));
+        let text = format!("{prefix}{}", hex(bytes.as_slice()));
         Ok(Self(Zeroizing::new(text)))
     }
 

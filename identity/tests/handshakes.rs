@@ -10,7 +10,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use edge_identity::{
-    authority::Authority,
+    authority::{Authority, new_key},
     certificate::Identity,
     key::{CertificateFingerprint, KeyFingerprint},
     pem,
@@ -23,7 +23,7 @@ use rustls::{
     pki_types::{ServerName, UnixTime},
     time_provider::TimeProvider,
 };
-use support::{DAY_S, Holder, NOW_S, at, authority, id, subject};
+use support::{DAY_S, Holder, NOW_S, at, authority, id, lasting, subject};
 
 #[derive(Debug)]
 struct Clock(u64);
@@ -237,12 +237,21 @@ fn a_region_is_not_another() {
         region: id("home"),
         ..subject(Role::Indexer, "indexer")
     };
+    let client = Subject {
+        region: id("home"),
+        ..subject(Role::Box, "box-1")
+    };
     let meeting = Meeting {
         server: (&region, elsewhere),
+        client: Some((&region, client)),
         ..Meeting::of(&region)
     };
     let error = meeting.happens().unwrap_err();
     assert!(error.contains("belongs to region home, not lab"), "{error}");
+    // And it issues in its own name only: one root may stand above several.
+    let (_, public) = new_key().unwrap();
+    let foreign = region.issue(&subject(Role::Box, "box-1"), &public, lasting(7), &[]);
+    assert!(foreign.is_err(), "{foreign:?}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::thread;
 use edge_identity::{
     certificate::Identity,
     decision::Refusal,
+    limits::Limits,
     pem,
     registry::{Outcome, RegistryError},
     subject::Role,
@@ -26,13 +27,66 @@ fn granted(outcome: Outcome) -> Identity {
     Identity::read(&certificates[0]).unwrap()
 }
 
+/// Bound to one model and 60 publishes a minute.
+fn bound() -> Limits {
+    Limits {
+        models: vec![id("digits")],
+        per_minute: std::num::NonZeroU32::new(60),
+    }
+}
+
+#[test]
+fn limits_come_with_the_token_or_the_approval_and_can_be_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut registry = registry(folder.path());
+    let authority = authority("lab");
+    let expires_s = NOW_S + 60;
+    let token = registry
+        .new_token(None, Role::Sensor, &bound(), expires_s, NOW_S)
+        .unwrap();
+    let by_token = Holder::new().request(&subject(Role::Sensor, "cam-1"));
+    let token = Some(token.reveal());
+    let outcome = registry.enrol(&authority, &by_token, token, lasting(7));
+    granted(outcome.unwrap());
+    let by_approval = Holder::new().request(&subject(Role::Sensor, "cam-2"));
+    let outcome = registry.enrol(&authority, &by_approval, None, lasting(7));
+    assert_eq!(outcome.unwrap(), Outcome::Waits);
+    registry
+        .approve(&id("cam-2"), by_approval.key, &bound())
+        .unwrap();
+    let outcome = registry.enrol(&authority, &by_approval, None, lasting(7));
+    granted(outcome.unwrap());
+    let rights = registry.rights().unwrap();
+    for key in [by_token.key, by_approval.key] {
+        assert_eq!(rights.limits[&key], bound());
+    }
+    let fewer = Limits {
+        per_minute: None,
+        ..bound()
+    };
+    registry.limit(&id("cam-1"), &fewer).unwrap();
+    assert_eq!(registry.rights().unwrap().limits[&by_token.key], fewer);
+    registry.limit(&id("cam-1"), &Limits::default()).unwrap();
+    registry.revoke(&id("cam-2"), NOW_S).unwrap();
+    let rights = registry.rights().unwrap();
+    assert!(rights.limits.is_empty() && rights.revoked.contains(&by_approval.key));
+    let error = registry.limit(&id("cam-2"), &bound()).unwrap_err();
+    assert!(matches!(error, RegistryError::NobodyKnown(_)), "{error}");
+}
+
 #[test]
 fn a_token_buys_one_certificate_for_one_key() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), authority("lab"));
     let mut registry = registry(folder.path());
     let box_1 = subject(Role::Box, "box-1");
     let token = registry
-        .new_token(Some(&id("box-1")), Role::Box, NOW_S + 60, NOW_S)
+        .new_token(
+            Some(&id("box-1")),
+            Role::Box,
+            &Limits::default(),
+            NOW_S + 60,
+            NOW_S,
+        )
         .unwrap();
     let (holder, thief) = (Holder::new(), Holder::new());
     let request = holder.request(&box_1);
@@ -88,7 +142,7 @@ fn a_token_ends() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), authority("lab"));
     let mut registry = registry(folder.path());
     let token = registry
-        .new_token(None, Role::Box, NOW_S + 60, NOW_S)
+        .new_token(None, Role::Box, &Limits::default(), NOW_S + 60, NOW_S)
         .unwrap();
     let request = Holder::new().request(&subject(Role::Box, "box-1"));
     let late = registry
@@ -117,17 +171,23 @@ fn a_key_without_a_token_waits_for_its_approval() {
         (&id("box-1"), request.key)
     );
 
-    let unknown = registry.approve(&id("box-2"), request.key).unwrap_err();
+    let unknown = registry
+        .approve(&id("box-2"), request.key, &Limits::default())
+        .unwrap_err();
     assert!(
         matches!(unknown, RegistryError::NobodyWaits(_)),
         "{unknown}"
     );
-    registry.approve(&id("box-1"), request.key).unwrap();
+    registry
+        .approve(&id("box-1"), request.key, &Limits::default())
+        .unwrap();
     // What was approved is the key under this name, and no other.
     let other_name = holder.request(&subject(Role::Box, "box-2"));
     assert_eq!(ask(&mut registry, &other_name), Outcome::Waits);
     assert_eq!(ask(&mut registry, &request), Outcome::Waits);
-    registry.approve(&id("box-1"), request.key).unwrap();
+    registry
+        .approve(&id("box-1"), request.key, &Limits::default())
+        .unwrap();
     assert_eq!(granted(ask(&mut registry, &request)).key, request.key);
     assert!(registry.waiting(NOW_S).unwrap().is_empty());
 }
@@ -172,8 +232,9 @@ fn a_revoked_key_is_refused_for_ever_and_its_name_is_free() {
     );
     assert!(
         registry
-            .revoked_keys()
+            .rights()
             .unwrap()
+            .revoked
             .contains(&issued.identity.key)
     );
     assert_eq!(
@@ -188,7 +249,7 @@ fn a_revoked_key_is_refused_for_ever_and_its_name_is_free() {
     );
 
     let token = registry
-        .new_token(None, Role::Box, NOW_S + 60, NOW_S)
+        .new_token(None, Role::Box, &Limits::default(), NOW_S + 60, NOW_S)
         .unwrap();
     let mut enrol = |holder: &Holder| {
         let request = holder.request(&box_1);
@@ -210,7 +271,9 @@ fn a_revoked_key_is_refused_for_ever_and_its_name_is_free() {
 fn of_many_that_use_one_token_one_gets_it() {
     let (folder, authority) = (tempfile::tempdir().unwrap(), authority("lab"));
     let mut first = registry(folder.path());
-    let token = first.new_token(None, Role::Box, NOW_S + 60, NOW_S).unwrap();
+    let token = first
+        .new_token(None, Role::Box, &Limits::default(), NOW_S + 60, NOW_S)
+        .unwrap();
     let version = first.version().unwrap();
     let outcomes: Vec<Outcome> = thread::scope(|scope| {
         let threads: Vec<_> = (0..8)

@@ -108,7 +108,8 @@ struct RunArgs {
     #[arg(long, env = "EDGE_INDEXER_HTTPS", value_name = "HOST:PORT", value_parser = socket, requires = "ca")]
     https: Option<SocketAddr>,
 
-    /// A name or address of this machine, for clients that compare it with the certificate. Boxes do not.
+    /// A name or address of this machine: for browsers, and for clients that compare it with the certificate. Boxes do
+    /// not.
     #[arg(long, env = "EDGE_INDEXER_HOSTS", value_name = "HOST", value_delimiter = ',',
           default_values = ["localhost", "127.0.0.1", "::1"])]
     host: Vec<String>,
@@ -178,7 +179,7 @@ impl RunArgs {
         };
         let identity = self.ca.map(|folder| IdentitySettings {
             folder,
-            hosts: self.host,
+            hosts: self.host.clone(),
             life_s: self.certificate_days * 24 * 3_600,
         });
         Settings {
@@ -187,6 +188,7 @@ impl RunArgs {
             broker,
             identity,
             http: self.http,
+            hosts: self.host,
             https: self.https,
             store: StoreSettings {
                 folder: self.data,

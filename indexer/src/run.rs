@@ -153,10 +153,10 @@ impl Indexer {
         });
         let served = Served::new(handle, reader, stop_http.clone());
         let guard = ended.clone().drop_guard();
-        let plain = served.clone();
+        let (plain, names) = (served.clone(), settings.hosts.into());
         let mut servers = vec![tokio::spawn(async move {
             let _guard = guard;
-            api::serve(listener, plain).await;
+            api::serve(listener, plain, names).await;
         })];
         let mut https_address = None;
         if let Some((listener, address)) = https {

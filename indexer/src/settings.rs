@@ -30,6 +30,8 @@ pub struct Settings {
     pub identity: Option<IdentitySettings>,
     /// Where the API and the page are served.
     pub http: SocketAddr,
+    /// Names of this machine, by which browsers reach the page.
+    pub hosts: Vec<String>,
     /// Where keys enrol, and the API is served to those with certificates.
     pub https: Option<SocketAddr>,
     /// The store.

@@ -10,16 +10,18 @@ mod matrix;
 mod secured;
 mod support;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use edge_identity::access::Action;
+use edge_identity::limits::Limits;
 use edge_identity::subject::Role;
 use matrix::{CASES, topic_for};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, LastWill, PubAckReason, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, Incoming};
 use rustls::ClientConfig;
-use secured::{Ca, options};
+use secured::{Ca, id, options};
 use support::{DEADLINE, World};
 
 async fn next<T>(
@@ -145,6 +147,41 @@ async fn a_client_id_and_a_will_are_the_certificates_own() {
             "{client_id} {will:?}"
         );
     }
+    world.stop().await;
+}
+
+/// Limits count at once, and without another certificate.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sensor_keeps_to_its_models_and_its_quota() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ca = Ca::make(folder.path());
+    let tls = ca.holder(Role::Sensor, "cam-1");
+    let bound = Limits {
+        models: vec![id("digits")],
+        per_minute: NonZeroU32::new(3),
+    };
+    ca.registry.limit(&id("cam-1"), &bound).unwrap();
+    let world = World::start(ca.settings(folder.path())).await;
+    let broker = world.indexer.listeners().unwrap().tls.unwrap();
+    let (client, mut connection) = AsyncClient::new(options(broker, "cam-1", tls), 8);
+    connected(&mut connection).await.unwrap();
+    let (digits, other) = (
+        "edge/v1/home/any/infer/digits/cam-1",
+        "edge/v1/home/any/infer/other/cam-1",
+    );
+    let mut taken = Vec::new();
+    for topic in [other, digits, other, digits, digits, digits] {
+        taken.push(may_publish(&client, &mut connection, topic).await);
+    }
+    assert_eq!(taken, [false, true, false, true, true, false]);
+    // An admin frees it while it is connected.
+    ca.registry.limit(&id("cam-1"), &Limits::default()).unwrap();
+    let freed = async {
+        while !may_publish(&client, &mut connection, other).await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, freed).await.unwrap();
     world.stop().await;
 }
 

@@ -8,6 +8,7 @@
 
 mod support;
 
+use edge_indexer::settings::Settings;
 use edge_protocol::metric;
 use edge_protocol::sparkplug::Value;
 use support::{FakeBox, World, settings};
@@ -209,5 +210,38 @@ async fn the_page_is_served_with_guards() {
         );
         value.parse::<f64>().unwrap();
     }
+    world.stop().await;
+}
+
+/// A page of another site makes a browser ask, by another name or in the user's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_pages_get_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::start(Settings {
+        hosts: vec!["region.lan".to_owned()],
+        ..settings(folder.path())
+    })
+    .await;
+    let url = world.url("/api/v1/region");
+    for (host, status) in [
+        ("evil.example", 421),
+        ("region.lan:8080", 200),
+        ("[::1]", 200),
+    ] {
+        let asked = world.http.get(&url).header("host", host).send();
+        assert_eq!(asked.await.unwrap().status(), status, "{host}");
+    }
+    for (name, value, status) in [
+        ("sec-fetch-site", "cross-site", 403),
+        ("origin", "http://evil.example", 403),
+        ("sec-fetch-site", "same-origin", 405),
+    ] {
+        let asked = world.http.post(&url).header(name, value).send();
+        assert_eq!(asked.await.unwrap().status(), status, "{name}: {value}");
+    }
+    // Headers are bounded too.
+    let long = "x".repeat(64 << 10);
+    let asked = world.http.get(&url).header("x-long", long).send().await;
+    assert!(asked.is_err() || asked.unwrap().status() == 431);
     world.stop().await;
 }

@@ -14,7 +14,10 @@ use std::sync::Arc;
 use edge_identity::certificate::Identity;
 use edge_identity::client::{Answer, get};
 use edge_identity::enrolment::Granted;
+use edge_identity::limits::Limits;
 use edge_identity::pem;
+use edge_identity::registry::ApiToken;
+use edge_identity::scope::Scope;
 use edge_identity::subject::Role;
 use edge_identity::tls::Credentials;
 use edge_indexer::run::{Indexer, StartError};
@@ -22,6 +25,7 @@ use edge_indexer::settings::Settings;
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, Incoming};
 use secured::{Ca, Holder, id, lasting_s, now_s, options, server};
 use support::{DEADLINE, World, settings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn granted(answer: Answer) -> Granted {
     let Answer::Granted(granted) = answer else {
@@ -61,7 +65,13 @@ async fn a_box_enrols_with_a_token_and_connects() {
     let https = server(world.indexer.https().unwrap());
     let token = ca
         .registry
-        .new_token(Some(&id("box-1")), Role::Box, now_s() + 60, now_s())
+        .new_token(
+            Some(&id("box-1")),
+            Role::Box,
+            &Limits::default(),
+            now_s() + 60,
+            now_s(),
+        )
         .unwrap();
     let holder = Holder::new(Role::Box, "box-1");
     let ask = holder.ask(Some(token.reveal()));
@@ -129,7 +139,9 @@ async fn a_box_without_a_token_waits_until_an_admin_approves_its_key() {
     };
     let pending = ca.registry.waiting(now_s()).unwrap();
     assert_eq!(pending[0].key.to_hex(), waiting.fingerprint);
-    ca.registry.approve(&id("box-1"), pending[0].key).unwrap();
+    ca.registry
+        .approve(&id("box-1"), pending[0].key, &Limits::default())
+        .unwrap();
     granted(ca.enrol(&https, &ask).await);
     // Nobody becomes an admin that way.
     let admin = ca
@@ -141,8 +153,6 @@ async fn a_box_without_a_token_waits_until_an_admin_approves_its_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_question_is_refused() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     let folder = tempfile::tempdir().unwrap();
     let ca = Ca::make(folder.path());
     let world = World::start(ca.settings(folder.path())).await;
@@ -223,4 +233,73 @@ async fn tls_needs_the_right_authority() {
     let error = Indexer::start(secured).await.unwrap_err();
     assert!(matches!(error, StartError::Identity(_)), "{error}");
     let _plain = settings(folder.path());
+}
+
+/// A program without a certificate reads what its token lets it read, and nothing when that has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_reads_its_part_of_the_api() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ca = Ca::make(folder.path());
+    let world = World::start(ca.settings(folder.path())).await;
+    let address = world.indexer.https().unwrap();
+    let mut grant = ApiToken {
+        name: id("grafana"),
+        scopes: vec![Scope::Region, Scope::Metrics],
+        expires_s: now_s() + 60,
+    };
+    let token = ca.registry.new_api_token(&grant).unwrap();
+    let tls = ca.client(None);
+    let ask = async |path: &str, more: &str| {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls));
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{more}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let reading = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer));
+        let _read = reading.await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let shown = format!("authorization: Bearer {}\r\n", token.reveal());
+    // The indexer looks at its registry twice a second.
+    let known = async {
+        while !ask("/metrics", &shown).await.starts_with("HTTP/1.1 200") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, known).await.unwrap();
+    for (path, more, status) in [
+        ("/api/v1/region", shown.as_str(), 200),
+        ("/api/v1/boxes", &shown, 403),
+        ("/", &shown, 403),
+        ("/metrics", "", 401),
+        ("/metrics", "authorization: Bearer edge-api-0\r\n", 401),
+        ("/metrics", "authorization: Basic eDp5\r\n", 401),
+    ] {
+        let answer = ask(path, more).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{path}: {answer}"
+        );
+        assert_eq!(
+            answer.contains("www-authenticate: Bearer"),
+            status == 401,
+            "{answer}"
+        );
+    }
+    // Another one of its name takes its place, and that one's time ends.
+    grant.expires_s = now_s();
+    let late = ca.registry.new_api_token(&grant).unwrap();
+    let late = format!("authorization: Bearer {}\r\n", late.reveal());
+    let ended = async {
+        while !ask("/metrics", &shown).await.starts_with("HTTP/1.1 401") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, ended).await.unwrap();
+    assert!(ask("/metrics", &late).await.starts_with("HTTP/1.1 401"));
+    assert!(ca.registry.end_api_token(&id("grafana")).unwrap());
+    assert!(!ca.registry.end_api_token(&id("grafana")).unwrap());
+    world.stop().await;
 }

@@ -17,6 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use edge_identity::client::{Answer, ClientError, enrol};
+use edge_identity::limits::Limits;
 use edge_identity::subject::Role;
 use secured::{Ca, Holder, id, now_s, server};
 use support::DEADLINE;
@@ -75,7 +76,13 @@ async fn what_was_answered_is_true_after_a_kill() {
         let name = format!("box-{number}");
         let token = ca
             .registry
-            .new_token(Some(&id(&name)), Role::Box, now_s() + 600, now_s())
+            .new_token(
+                Some(&id(&name)),
+                Role::Box,
+                &Limits::default(),
+                now_s() + 600,
+                now_s(),
+            )
             .unwrap();
         let ask = Holder::new(Role::Box, &name).ask(Some(token.reveal()));
         asks.push((name, ask));

@@ -3,18 +3,21 @@
 use std::{
     fs,
     io::{self, IsTerminal as _, Write as _},
+    num::NonZeroU32,
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use edge_identity::{
     authority::{Lifetime, NewAuthority, new_key},
-    broker_files::mosquitto_acl,
+    broker_files::{mosquitto_acl, rmqtt_acl},
     folder,
     key::{CertificateFingerprint, KeyFingerprint},
-    registry::{KnownHolder, WaitingKey},
+    limits::{Limits, MODELS_MAX},
+    registry::{ApiToken, KnownHolder, RegistryError, WaitingKey},
+    scope::Scope,
     subject::{Role, Subject},
 };
 use edge_protocol::Id;
@@ -38,6 +41,10 @@ Examples:
     edgectl ca init --region home --out ca
     edge-indexer run --region home --ca ca/online ...
 
+  An intermediate of an authority that you have already:
+    edgectl ca request --region home --out online
+    edgectl ca adopt --ca online --certificate signed.crt --root root.crt
+
   A box that comes with a token:
     edgectl ca token --ca ca/online --name box-1 > token
     edgectl ca fingerprint --ca ca/online
@@ -48,6 +55,9 @@ Examples:
 
   A certificate for a camera, by hand:
     edgectl ca issue --ca ca/online --role sensor --name cam-1 --out cam-1
+
+  A token for a camera that makes its own key, and asks one model, 60 times a minute at most:
+    edgectl ca token --ca ca/online --role sensor --name cam-2 --model digits --per-minute 60
 
   A box that was stolen:
     edgectl ca revoke --ca ca/online box-1")]
@@ -89,6 +99,26 @@ enum CaCommand {
         #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=50))]
         years: u64,
     },
+    /// Make the key of an intermediate, and a request for an authority that you have already to sign.
+    Request {
+        /// The region.
+        #[arg(long, env = "EDGE_REGION")]
+        region: Id,
+        /// Folder to make; gets intermediate.key and intermediate.csr, and is the authority's folder later.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Take the certificate that your authority made of the request, and its root.
+    Adopt {
+        #[command(flatten)]
+        ca: Folder,
+        /// The intermediate's certificate, as PEM.
+        #[arg(long, value_name = "FILE")]
+        certificate: PathBuf,
+        /// The root that signed it, as PEM.
+        #[arg(long, value_name = "FILE")]
+        root: PathBuf,
+    },
     /// Print the fingerprint of the root: what boxes know their region by.
     Fingerprint(Folder),
     /// Make a key and its certificate, for who does not enrol by itself.
@@ -110,6 +140,8 @@ enum CaCommand {
         /// A name or address by which others reach it, for servers; may be given several times.
         #[arg(long, value_name = "HOST")]
         host: Vec<String>,
+        #[command(flatten)]
+        bounds: Bounds,
     },
     /// Make a token with which one key enrols, and print it.
     Token {
@@ -124,6 +156,22 @@ enum CaCommand {
         /// Hours that it can be used.
         #[arg(long, value_name = "N", default_value_t = 72, value_parser = clap::value_parser!(u64).range(1..=8_760))]
         hours: u64,
+        #[command(flatten)]
+        bounds: Bounds,
+    },
+    /// Make a token with which a program reads the indexer's HTTPS API, and print it. One of the same name ends.
+    ApiToken {
+        #[command(flatten)]
+        ca: Folder,
+        /// Whose it is, such as grafana.
+        #[arg(long)]
+        name: Id,
+        /// What it lets read: region, boxes, metrics; may be given several times.
+        #[arg(long, value_name = "SCOPE", required = true)]
+        scope: Vec<Scope>,
+        /// Days that it holds.
+        #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=3_650))]
+        days: u64,
     },
     /// Show the keys that wait for approval.
     Pending(Folder),
@@ -135,18 +183,35 @@ enum CaCommand {
         name: Id,
         /// Its fingerprint, as the box shows it, with or without spaces.
         fingerprint: KeyFingerprint,
+        #[command(flatten)]
+        bounds: Bounds,
     },
     /// Show whom the region knows.
     List(Folder),
-    /// Take all rights from who has this name, at once and for ever.
+    /// Bind who has this name to models and to a number of requests, at once; without either, free it of both.
+    Limit {
+        #[command(flatten)]
+        ca: Folder,
+        /// Its name.
+        name: Id,
+        #[command(flatten)]
+        bounds: Bounds,
+    },
+    /// Take all rights from who has this name, at once and for ever; end a token for the API.
     Revoke {
         #[command(flatten)]
         ca: Folder,
         /// Its name.
         name: Id,
     },
-    /// Print the access list of everybody that the region knows, for Mosquitto.
-    Acl(Folder),
+    /// Print the access list of everybody that the region knows, for a broker beside the indexer.
+    Acl {
+        #[command(flatten)]
+        ca: Folder,
+        /// The broker that reads it.
+        #[arg(long = "for", value_enum, default_value_t = Reader::Mosquitto)]
+        reader: Reader,
+    },
     /// Print the list of revoked certificates, for brokers that read one.
     Crl {
         #[command(flatten)]
@@ -162,6 +227,45 @@ struct Folder {
     /// The authority's folder: the part named `online`.
     #[arg(long, env = "EDGE_CA", value_name = "DIR")]
     ca: PathBuf,
+}
+
+/// Who reads an access list.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Reader {
+    /// Mosquitto's acl_file.
+    Mosquitto,
+    /// RMQTT's rmqtt-acl.toml.
+    Rmqtt,
+}
+
+/// Limits of a sensor or an application, as flags.
+#[derive(Debug, Args)]
+struct Bounds {
+    /// A model that it may ask; may be given several times [default: any].
+    #[arg(long, value_name = "MODEL")]
+    model: Vec<Id>,
+    /// How often it may publish in a minute [default: as often as boxes answer].
+    #[arg(long, value_name = "N")]
+    per_minute: Option<NonZeroU32>,
+}
+
+impl Bounds {
+    /// For who has `role`; only those who ask models are bound.
+    fn limits(self, role: Role) -> anyhow::Result<Limits> {
+        let limits = Limits {
+            models: self.model,
+            per_minute: self.per_minute,
+        };
+        anyhow::ensure!(
+            limits.are_none() || matches!(role, Role::Sensor | Role::App),
+            "--model and --per-minute bind sensors and apps, and this is a {role}"
+        );
+        anyhow::ensure!(
+            limits.models.len() <= MODELS_MAX,
+            "a holder is bound to at most {MODELS_MAX} models"
+        );
+        Ok(limits)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -266,6 +370,27 @@ pub fn run(args: CaArgs) -> anyhow::Result<Exit> {
                 folder::INTERMEDIATE_KEY
             ))
         }
+        CaCommand::Request { region, out } => {
+            folder::request_intermediate(&region, &out)?;
+            say(&format!(
+                "Have {} signed as an authority (basicConstraints CA:TRUE with pathlen:0, keyUsage keyCertSign and \
+                 cRLSign) that keeps its subject, then: edgectl ca adopt --ca {} --certificate FILE --root FILE",
+                out.join(folder::INTERMEDIATE_REQUEST).display(),
+                out.display()
+            ))
+        }
+        CaCommand::Adopt {
+            ca: Folder { ca },
+            certificate,
+            root,
+        } => {
+            let authority = folder::adopt(&ca, &certificate, &root)?;
+            say(&format!(
+                "Region {} has its authority.\nfingerprint  {}",
+                authority.region(),
+                CertificateFingerprint::of(authority.root())
+            ))
+        }
         CaCommand::Fingerprint(Folder { ca }) => {
             let root = folder::certificate(&ca.join(folder::ROOT))?;
             say(&CertificateFingerprint::of(&root).to_string())
@@ -277,7 +402,9 @@ pub fn run(args: CaArgs) -> anyhow::Result<Exit> {
             out,
             days,
             host,
+            bounds,
         } => {
+            let limits = bounds.limits(role)?;
             anyhow::ensure!(
                 role.is_server() || host.is_empty(),
                 "only servers are reached by a --host, and a {role} is none"
@@ -298,6 +425,8 @@ pub fn run(args: CaArgs) -> anyhow::Result<Exit> {
                     // Nobody knows that key.
                     let _removed = fs::remove_file(&key_file);
                 })?;
+            // Before anybody has the certificate.
+            registry.limit(&subject.name, &limits)?;
             let root = authority.root_pem()?;
             let mut chain = issued.pem + &authority.intermediate_pem()?;
             if role.is_server() {
@@ -313,6 +442,7 @@ pub fn run(args: CaArgs) -> anyhow::Result<Exit> {
             name,
             role,
             hours,
+            bounds,
         } => {
             anyhow::ensure!(
                 role.enrols(),
@@ -320,7 +450,22 @@ pub fn run(args: CaArgs) -> anyhow::Result<Exit> {
             );
             let (_, mut registry) = folder::open(&ca)?;
             let expires_s = now_s + hours * 3_600;
-            let token = registry.new_token(name.as_ref(), role, expires_s, now_s)?;
+            let limits = bounds.limits(role)?;
+            let token = registry.new_token(name.as_ref(), role, &limits, expires_s, now_s)?;
+            say(token.reveal())
+        }
+        CaCommand::ApiToken {
+            ca: Folder { ca },
+            name,
+            scope,
+            days,
+        } => {
+            let (_, mut registry) = folder::open(&ca)?;
+            let token = registry.new_api_token(&ApiToken {
+                name,
+                scopes: scope,
+                expires_s: now_s + days * DAY_S,
+            })?;
             say(token.reveal())
         }
         CaCommand::Pending(Folder { ca }) => {
@@ -331,40 +476,83 @@ pub fn run(args: CaArgs) -> anyhow::Result<Exit> {
             ca: Folder { ca },
             name,
             fingerprint,
+            bounds,
         } => {
             let (_, mut registry) = folder::open(&ca)?;
-            registry.approve(&name, fingerprint)?;
+            let waiting = registry.waiting(now_s)?;
+            let asked = waiting.iter().find(|key| key.key == fingerprint);
+            // Who does not wait is told so below.
+            let limits = bounds.limits(asked.map_or(Role::Sensor, |key| key.role))?;
+            registry.approve(&name, fingerprint, &limits)?;
             say(&format!(
                 "{name} is approved: it gets its certificate when it asks next, within a minute"
             ))
         }
         CaCommand::List(Folder { ca }) => {
             let (_, registry) = folder::open(&ca)?;
-            say(&holders_table(&registry.holders()?, now_s))
+            let mut tokens: Vec<ApiToken> = registry.rights()?.api.into_values().collect();
+            tokens.sort_by(|one, other| one.name.cmp(&other.name));
+            let table = holders_table(&registry.holders()?, now_s);
+            say(&(table + &tokens_table(&tokens, now_s)))
+        }
+        CaCommand::Limit {
+            ca: Folder { ca },
+            name,
+            bounds,
+        } => {
+            let (_, mut registry) = folder::open(&ca)?;
+            let holders = registry.holders()?;
+            let holder = holders
+                .iter()
+                .find(|holder| holder.name == name && holder.revoked_s.is_none());
+            let limits = bounds.limits(holder.map_or(Role::Sensor, |holder| holder.role))?;
+            registry.limit(&name, &limits)?;
+            if limits.are_none() {
+                say(&format!("{name} may do what its role may"))
+            } else {
+                say(&format!("{name} is bound to {limits}"))
+            }
         }
         CaCommand::Revoke {
             ca: Folder { ca },
             name,
         } => {
             let (_, mut registry) = folder::open(&ca)?;
-            let key = registry.revoke(&name, now_s)?;
-            say(&format!(
-                "{name} is revoked, with its key {key}: a running indexer ends its connections within a second"
-            ))
+            let had_token = registry.end_api_token(&name)?;
+            match registry.revoke(&name, now_s) {
+                Err(RegistryError::NobodyKnown(_)) if had_token => say(&format!(
+                    "the token for the API of {name} has ended: a running indexer refuses it within a second"
+                )),
+                Err(error) => Err(error.into()),
+                Ok(key) => say(&format!(
+                    "{name} is revoked, with its key {key}: a running indexer ends its connections within a second"
+                )),
+            }
         }
-        CaCommand::Acl(Folder { ca }) => {
+        CaCommand::Acl {
+            ca: Folder { ca },
+            reader,
+        } => {
             let (authority, registry) = folder::open(&ca)?;
-            let holders = registry.holders()?;
-            let subjects: Vec<Subject> = holders
+            let known: Vec<(Subject, Limits)> = registry
+                .holders()?
                 .into_iter()
                 .filter(|holder| holder.revoked_s.is_none())
-                .map(|holder| Subject {
-                    region: authority.region().clone(),
-                    role: holder.role,
-                    name: holder.name,
+                .map(|holder| {
+                    let subject = Subject {
+                        region: authority.region().clone(),
+                        role: holder.role,
+                        name: holder.name,
+                    };
+                    (subject, holder.limits)
                 })
                 .collect();
-            say(mosquitto_acl(&subjects).trim_end())
+            let known = known.iter().map(|(subject, limits)| (subject, limits));
+            let list = match reader {
+                Reader::Mosquitto => mosquitto_acl(known),
+                Reader::Rmqtt => rmqtt_acl(known),
+            };
+            say(list.trim_end())
         }
         CaCommand::Crl {
             ca: Folder { ca },
@@ -416,13 +604,32 @@ fn holders_table(holders: &[KnownHolder], now_s: u64) -> String {
         };
         let hex = holder.key.to_hex();
         let short = hex.get(..16).unwrap_or_default();
-        lines.push(format!(
-            "{:24} {:8} {state:26} {short}",
+        let line = format!(
+            "{:24} {:8} {state:26} {short} {}",
             holder.name.as_str(),
-            holder.role.name()
-        ));
+            holder.role.name(),
+            holder.limits
+        );
+        lines.push(line.trim_end().to_owned());
     }
     lines.join("\n")
+}
+
+/// Tokens for the API, below those who hold keys.
+fn tokens_table(tokens: &[ApiToken], now_s: u64) -> String {
+    let lines = tokens.iter().map(|token| {
+        let scopes: Vec<&str> = token.scopes.iter().map(|scope| scope.name()).collect();
+        let state = match token.expires_s.checked_sub(now_s) {
+            None | Some(0) => "ended".to_owned(),
+            Some(left_s) => format!("{} days left", left_s / DAY_S),
+        };
+        format!(
+            "\n{:24} API      {state:26} {}",
+            token.name.as_str(),
+            scopes.join(",")
+        )
+    });
+    lines.collect()
 }
 
 #[cfg(test)]
@@ -456,6 +663,16 @@ mod tests {
             since_s: 0,
             revoked_s: None,
             ends_s: Some(8 * DAY_S),
+            limits: Limits::default(),
+        };
+        let bound = KnownHolder {
+            name: id("cam-2"),
+            role: Role::Sensor,
+            limits: Limits {
+                models: vec![id("digits")],
+                per_minute: NonZeroU32::new(60),
+            },
+            ..holder.clone()
         };
         let revoked = KnownHolder {
             name: id("cam-1"),
@@ -463,6 +680,12 @@ mod tests {
             revoked_s: Some(1),
             ..holder.clone()
         };
-        insta::assert_snapshot!(holders_table(&[holder, revoked], DAY_S));
+        let token = ApiToken {
+            name: id("grafana"),
+            scopes: vec![Scope::Region, Scope::Metrics],
+            expires_s: 9 * DAY_S,
+        };
+        let holders = holders_table(&[holder, revoked, bound], DAY_S);
+        insta::assert_snapshot!(holders + &tokens_table(&[token], DAY_S));
     }
 }

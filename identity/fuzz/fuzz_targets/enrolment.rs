@@ -6,6 +6,7 @@ use edge_identity::{
     certificate::Identity,
     enrolment::Ask,
     key::KeyFingerprint,
+    limits::Limits,
     pem,
     request::Request,
 };
@@ -23,7 +24,11 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(identity) = Identity::read(bytes) {
         let text = String::from_utf8_lossy(bytes);
-        let _published = may(&identity.subject, Action::Publish, &text);
-        let _subscribed = may(&identity.subject, Action::Subscribe, &text);
+        let limits = Limits {
+            models: Limits::read_models(&text).unwrap_or_default(),
+            per_minute: None,
+        };
+        let _published = may(&identity.subject, &limits, Action::Publish, &text);
+        let _subscribed = may(&identity.subject, &limits, Action::Subscribe, &text);
     }
 });

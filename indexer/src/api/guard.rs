@@ -1,8 +1,7 @@
 //! What protects every route: security headers, and bounds on answers, bodies and connections.
 //!
-//! A slow or hostile client on one address holds its own share of the connections and no more. Clients on many
-//! addresses can still take all of them, and one that sends its headers byte by byte keeps its connection: nothing
-//! here bounds the time of a whole request. Programs on this machine are trusted with all connections.
+//! A slow or hostile client on one address holds its own share of the connections and no more; clients on many addresses
+//! can still take all of them. Programs on this machine are trusted with all connections.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,7 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-use super::ApiError;
+use super::rates::Rates;
+use super::{ApiError, browser, rates};
 
 /// Largest body of a request. No route reads one yet.
 const BODY_MAX_BYTES: usize = 64 << 10;
@@ -55,9 +55,16 @@ const HEADERS: [(HeaderName, &str); 6] = [
     ),
 ];
 
-pub(super) fn protect(router: Router) -> Router {
+/// `names` are those by which a browser may ask for this machine, where nothing else checks them.
+pub(super) fn protect(router: Router, names: browser::Names) -> Router {
+    let rates = Arc::<Rates>::default();
     router
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .layer(middleware::from_fn_with_state(
+            names,
+            browser::no_foreign_page,
+        ))
+        .layer(middleware::from_fn_with_state(rates, rates::within_rates))
         .layer(middleware::from_fn(bounded))
         .layer(middleware::map_response(secure))
 }

@@ -2,11 +2,14 @@
 //! machine's own network; over TLS it knows who asks, and keys enrol there.
 #![allow(unused_qualifications, reason = "utoipa's macros write them")]
 
+mod browser;
 mod enrol;
 mod guard;
 mod openapi;
 mod page;
 mod prometheus;
+mod rates;
+mod serve;
 mod stream;
 mod tls;
 
@@ -15,7 +18,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
@@ -72,19 +75,14 @@ impl Served {
     }
 }
 
-/// Serves until the end, then lets open requests end.
-pub async fn serve(listener: TcpListener, Served(api): Served) {
+/// Serves until the end, then lets open requests end. `names` are those by which browsers reach this machine.
+pub async fn serve(listener: TcpListener, Served(api): Served, names: Arc<[String]>) {
     let stop = api.stop.clone();
-    let app = guard::protect(router(api));
-    let served = axum::serve(guard::Connections::new(listener), app)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the HTTP server ended");
-    }
+    let app = guard::protect(router(api), Some(names));
+    serve::serve(guard::Connections::new(listener), app, stop).await;
 }
 
-/// As [`serve`], over TLS: those who show a certificate read what their role may read, and keys enrol.
+/// As [`serve`], over TLS: those who show a certificate or a token read what that lets them read, and keys enrol.
 pub async fn serve_tls(
     listener: TcpListener,
     acceptor: TlsAcceptor,
@@ -105,16 +103,11 @@ pub async fn serve_tls(
             identity,
             tls::only_the_region,
         ));
-    let app = guard::protect(app).into_make_service_with_connect_info::<tls::Peer>();
-    let served = async {
-        let listener = tls::TlsListener::new(listener, acceptor)?;
-        axum::serve(listener, app)
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await
+    let listener = match tls::TlsListener::new(listener, acceptor) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the HTTPS server ended"),
     };
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the HTTPS server ended");
-    }
+    serve::serve(listener, guard::protect(app, None), stop).await;
 }
 
 /// Every route. The OpenAPI document describes those that start with `/api/`, `/metrics` or `/healthz`; a test
@@ -161,10 +154,21 @@ enum ApiError {
     NotFound(String),
     #[error("this address is not asked that way")]
     Method,
-    #[error("this certificate's role may not read that")]
+    #[error("this certificate's role, or this token's scopes, may not read that")]
     Forbidden,
-    #[error("show a certificate of this region; without one there is only POST /api/v1/enrol")]
+    #[error(
+        "show a certificate of this region, or a token as Authorization: Bearer TOKEN; without either there is only \
+         POST /api/v1/enrol"
+    )]
     NoCertificate,
+    #[error("a page of another site may not do that")]
+    OtherSite,
+    #[error(
+        "this machine is not asked by that name; use its address, or give the name with --host"
+    )]
+    OtherHost,
+    #[error("too many requests from this address; ask again in a minute")]
+    TooOften,
     #[error("too many live streams are open; close one or poll /api/v1/boxes")]
     TooManyStreams,
     #[error("the request took too long")]
@@ -181,7 +185,9 @@ impl ApiError {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::OtherSite => StatusCode::FORBIDDEN,
+            Self::OtherHost => StatusCode::MISDIRECTED_REQUEST,
+            Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Self::NoCertificate => StatusCode::UNAUTHORIZED,
             Self::Store(ReadError::Sqlite(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooManyStreams
@@ -204,7 +210,19 @@ impl IntoResponse for ApiError {
             tracing::error!(%error, "the store cannot be read");
         }
         let error = self.to_string();
-        (self.status(), axum::Json(ErrorBody { error })).into_response()
+        let mut answer = (self.status(), axum::Json(ErrorBody { error })).into_response();
+        let header = match self {
+            Self::TooOften => Some((header::RETRY_AFTER, "60")),
+            // RFC 6750, section 3.
+            Self::NoCertificate => Some((header::WWW_AUTHENTICATE, "Bearer")),
+            _ => None,
+        };
+        if let Some((name, value)) = header {
+            answer
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
+        }
+        answer
     }
 }
 

@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::Listener;
 use edge_identity::certificate::Identity;
 use edge_identity::enrolment;
+use edge_identity::scope::Scope;
 use edge_identity::subject::Role;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -21,6 +23,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::ApiError;
 use super::guard::{Connection, Connections};
+use super::serve::Caller;
 use crate::identity::Identity as Region;
 
 /// Longest handshake.
@@ -28,28 +31,16 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections that wait to be served.
 const ACCEPTED: usize = 64;
 
-/// Who is at the other end.
-#[derive(Debug, Clone)]
-pub(super) struct Peer {
-    identity: Option<Arc<Identity>>,
-}
-
-impl Peer {
-    /// Reads the certificate that was shown, if any. TLS has checked it; one that names nobody counts as none.
-    fn of(stream: &TlsStream<Connection>) -> Self {
-        let shown = stream.get_ref().1.peer_certificates();
-        let identity = shown
-            .and_then(<[_]>::first)
-            .and_then(|der| Identity::read(der).ok())
-            .map(Arc::new);
-        Self { identity }
-    }
+/// The certificate that was shown, if any. TLS has checked it; one that names nobody counts as none.
+fn shown(stream: &TlsStream<Connection>) -> Option<Arc<Identity>> {
+    let shown = stream.get_ref().1.peer_certificates()?;
+    Identity::read(shown.first()?).ok().map(Arc::new)
 }
 
 /// A listener that hands on connections whose handshake is done. Handshakes run beside each other, so that a slow one
 /// holds nobody up; the connections' own bound bounds them.
 pub(super) struct TlsListener {
-    accepted: mpsc::Receiver<(TlsStream<Connection>, Peer)>,
+    accepted: mpsc::Receiver<(TlsStream<Connection>, Caller)>,
     address: SocketAddr,
 }
 
@@ -68,9 +59,12 @@ impl TlsListener {
                 tokio::spawn(async move {
                     match tokio::time::timeout(HANDSHAKE, acceptor.accept(connection)).await {
                         Ok(Ok(stream)) => {
-                            let peer = Peer::of(&stream);
+                            let caller = Caller {
+                                identity: shown(&stream),
+                                ..address.into()
+                            };
                             // Nobody serves any more at the end of the program.
-                            let _served = done.send((stream, peer)).await;
+                            let _served = done.send((stream, caller)).await;
                         }
                         Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS"),
                         Err(_elapsed) => {
@@ -86,9 +80,9 @@ impl TlsListener {
 
 impl Listener for TlsListener {
     type Io = TlsStream<Connection>;
-    type Addr = Peer;
+    type Addr = Caller;
 
-    async fn accept(&mut self) -> (Self::Io, Peer) {
+    async fn accept(&mut self) -> (Self::Io, Caller) {
         match self.accepted.recv().await {
             Some(connection) => connection,
             // The accepting task ends only with this listener.
@@ -96,28 +90,22 @@ impl Listener for TlsListener {
         }
     }
 
-    fn local_addr(&self) -> io::Result<Peer> {
-        tracing::trace!(address = %self.address, "listens");
-        Ok(Peer { identity: None })
+    fn local_addr(&self) -> io::Result<Caller> {
+        Ok(self.address.into())
     }
 }
 
-impl Connected<IncomingStream<'_, TlsListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
-        stream.remote_addr().clone()
-    }
-}
-
-/// Lets through what the peer's role may read.
+/// Lets through what the caller's role or token may read.
 pub(super) async fn only_the_region(
     State(region): State<Region>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(caller): Extension<Caller>,
     request: Request,
     next: Next,
 ) -> Response {
     let path = request.uri().path().trim_start_matches('/');
     let is_open = path == enrolment::PATH || path == "healthz";
-    match peer.identity {
+    let token = bearer(request.headers());
+    match caller.identity {
         _ if is_open => next.run(request).await,
         // It may have lost its rights since it connected.
         Some(identity) if region.is_revoked(&identity.key) => {
@@ -125,7 +113,31 @@ pub(super) async fn only_the_region(
         }
         Some(identity) if may_read(&identity, path) => next.run(request).await,
         Some(_) => ApiError::Forbidden.into_response(),
-        None => ApiError::NoCertificate.into_response(),
+        None => match token.and_then(|token| region.api_token(token)) {
+            None => ApiError::NoCertificate.into_response(),
+            Some(token) if scope(path).is_some_and(|scope| token.scopes.contains(&scope)) => {
+                next.run(request).await
+            }
+            Some(_) => ApiError::Forbidden.into_response(),
+        },
+    }
+}
+
+/// The token that a program shows (RFC 6750, section 2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let shown = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = shown.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// The scope that reading this needs; none for what no token reads.
+fn scope(path: &str) -> Option<Scope> {
+    match path {
+        "api/v1/region" | "api/v1/events" | "api/v1/openapi.json" => Some(Scope::Region),
+        "metrics" => Some(Scope::Metrics),
+        "api/v1/boxes" | "api/v1/stream" => Some(Scope::Boxes),
+        _ if path.starts_with("api/v1/boxes/") => Some(Scope::Boxes),
+        _ => None,
     }
 }
 
@@ -148,6 +160,21 @@ mod tests {
     use edge_protocol::Id;
 
     use super::*;
+
+    #[test]
+    fn a_tokens_scopes_are_parts_of_the_api() {
+        for (path, needed) in [
+            ("api/v1/region", Some(Scope::Region)),
+            ("api/v1/boxes/box-1/history", Some(Scope::Boxes)),
+            ("api/v1/boxes", Some(Scope::Boxes)),
+            ("api/v1/boxesx", None),
+            ("metrics", Some(Scope::Metrics)),
+            ("", None),
+            ("api/v1/enrol", None),
+        ] {
+            assert_eq!(scope(path), needed, "{path}");
+        }
+    }
 
     #[test]
     fn a_box_reads_itself_and_an_admin_all() {

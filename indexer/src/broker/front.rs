@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use edge_identity::certificate::Identity;
 use edge_identity::key::KeyFingerprint;
+use edge_identity::registry::Rights;
 use edge_protocol::Id;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,8 +31,8 @@ const HANDSHAKES: usize = 256;
 /// Pause after the system gave no connection, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Keys that lost their rights, as they change.
-pub(super) type Revoked = watch::Receiver<Arc<HashSet<KeyFingerprint>>>;
+/// Who lost their rights, and who may do less than its role, as it changes.
+pub(super) type RightsNow = watch::Receiver<Arc<Rights>>;
 
 /// Who is connected, by the address that the broker sees.
 #[derive(Debug, Default)]
@@ -105,7 +106,7 @@ pub(super) struct Front {
     /// Where the broker inside listens.
     pub(super) inside: SocketAddr,
     pub(super) sessions: Arc<Sessions>,
-    pub(super) revoked: Revoked,
+    pub(super) rights: RightsNow,
 }
 
 /// Why a connection is not passed on.
@@ -131,11 +132,11 @@ impl Front {
     /// Takes connections for ever.
     pub(super) async fn run(self, listener: TcpListener) {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-        let (sessions, mut revoked) = (Arc::clone(&self.sessions), self.revoked.clone());
+        let (sessions, mut rights) = (Arc::clone(&self.sessions), self.rights.clone());
         let ending = tokio::spawn(async move {
-            while revoked.changed().await.is_ok() {
-                let keys = Arc::clone(&revoked.borrow_and_update());
-                sessions.end(&keys);
+            while rights.changed().await.is_ok() {
+                let now = Arc::clone(&rights.borrow_and_update());
+                sessions.end(&now.revoked);
             }
         });
         let _ending = tokio_util::task::AbortOnDropHandle::new(ending);
@@ -204,7 +205,7 @@ impl Front {
             // Known before the first byte is passed on.
             let session = self.sessions.enter(inside.local_addr()?, identity);
             // Asked after entering: who is revoked from now on is found among the sessions.
-            if self.revoked.borrow().contains(&key) {
+            if self.rights.borrow().revoked.contains(&key) {
                 return Err(FrontError::Revoked(who.clone()));
             }
             tokio::select! {

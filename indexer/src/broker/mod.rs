@@ -2,6 +2,7 @@
 //! certificates ([`front`]) and do what the access list lets them ([`rules`]); without TLS everybody does everything.
 
 mod front;
+mod quotas;
 mod rules;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -108,6 +109,8 @@ impl Broker {
         let mut server = MqttServer::new(context.clone());
         let mut rules = Rules {
             sessions: Arc::new(Sessions::default()),
+            rights: identity.map(|(identity, _)| identity.rights()),
+            quotas: Arc::default(),
             insecure: None,
         };
         let mut bound = Listeners {
@@ -140,7 +143,7 @@ impl Broker {
                 region: region.clone(),
                 inside: inside_address,
                 sessions: Arc::clone(&rules.sessions),
-                revoked: identity.revoked(),
+                rights: identity.rights(),
             };
             tasks.push(tokio::spawn(front.run(listener)));
             tracing::info!(%address, "the embedded broker listens for clients with certificates");

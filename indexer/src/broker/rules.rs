@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use edge_identity::access::{Action, may};
 use edge_identity::certificate::Identity;
+use edge_identity::limits::Limits;
 use rmqtt::codec::v5::SubscribeAckReason;
 use rmqtt::context::ServerContext;
 use rmqtt::hook::{Handler, HookResult, Parameter, ReturnType, Type};
@@ -15,7 +16,8 @@ use rmqtt::types::{
     SubscribeAclResult,
 };
 
-use super::front::Sessions;
+use super::front::{RightsNow, Sessions};
+use super::quotas::Quotas;
 
 /// Before whatever else listens.
 const FIRST: u32 = 1_000;
@@ -25,6 +27,10 @@ const FIRST: u32 = 1_000;
 pub(super) struct Rules {
     /// Who is connected over TLS.
     pub(super) sessions: Arc<Sessions>,
+    /// Who may do less than its role.
+    pub(super) rights: Option<RightsNow>,
+    /// What is left of their quotas.
+    pub(super) quotas: Arc<Quotas>,
     /// The listener that lets everybody do everything.
     pub(super) insecure: Option<ListenerId>,
 }
@@ -58,7 +64,9 @@ impl Rules {
     fn may(&self, id: &Id, action: Action, topic: &str) -> bool {
         let allowed = match self.who(id) {
             Ok(None) => true,
-            Ok(Some(who)) => may(&who.subject, action, topic),
+            Ok(Some(who)) => {
+                self.with_limits(&who, |limits| may(&who.subject, limits, action, topic))
+            }
             Err(Stranger) => false,
         };
         if !allowed {
@@ -100,7 +108,34 @@ impl Rules {
     }
 
     fn may_publish(&self, id: &Id, publish: &Publish) -> bool {
-        self.may(id, Action::Publish, &publish.topic)
+        self.may(id, Action::Publish, &publish.topic) && self.is_within_quota(id)
+    }
+
+    /// Whether a publish is one of those that the client's limits leave it; it counts as one.
+    fn is_within_quota(&self, id: &Id) -> bool {
+        let Ok(Some(who)) = self.who(id) else {
+            return true;
+        };
+        let per_minute = self.with_limits(&who, |limits| limits.per_minute);
+        let is_within = per_minute.is_none_or(|most| self.quotas.take(who.key, most));
+        if !is_within {
+            tracing::debug!(who = %who.subject, "a publish over its quota");
+        }
+        is_within
+    }
+
+    fn with_limits<T>(&self, who: &Identity, ask: impl FnOnce(&Limits) -> T) -> T {
+        let rights = self
+            .rights
+            .as_ref()
+            .map(|rights| Arc::clone(&rights.borrow()));
+        match rights
+            .as_ref()
+            .and_then(|rights| rights.limits.get(&who.key))
+        {
+            Some(limits) => ask(limits),
+            None => ask(&Limits::default()),
+        }
     }
 }
 

@@ -3,16 +3,16 @@
 
 mod worker;
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 
 use edge_identity::folder::FolderError;
 use edge_identity::key::KeyFingerprint;
-use edge_identity::registry::{Outcome, RegistryError};
+use edge_identity::registry::{ApiToken, Outcome, RegistryError, Rights};
 use edge_identity::request::Request;
 use edge_identity::tls::{self, Clients, Credentials, TlsError};
+use edge_identity::token::TokenHash;
 use edge_identity::verify::Revocations;
 use edge_protocol::Id;
 use rustls::pki_types::CertificateDer;
@@ -85,19 +85,19 @@ struct Question {
 #[derive(Debug, Clone)]
 pub struct Identity {
     questions: SyncSender<Question>,
-    revoked: watch::Receiver<Arc<HashSet<KeyFingerprint>>>,
+    rights: watch::Receiver<Arc<Rights>>,
     credentials: Arc<Credentials>,
     root: CertificateDer<'static>,
     texts: Arc<Texts>,
 }
 
-/// [`Identity::revoked`] as TLS asks for it.
+/// [`Identity::rights`] as TLS asks for it.
 #[derive(Debug)]
-struct Known(watch::Receiver<Arc<HashSet<KeyFingerprint>>>);
+struct Known(watch::Receiver<Arc<Rights>>);
 
 impl Revocations for Known {
     fn is_revoked(&self, key: &KeyFingerprint) -> bool {
-        self.0.borrow().contains(key)
+        self.0.borrow().revoked.contains(key)
     }
 }
 
@@ -118,14 +118,14 @@ impl Identity {
         region: &Id,
         indexer: &Id,
     ) -> Result<Self, IdentityError> {
-        let (revoked_tx, revoked) = watch::channel(Arc::default());
-        let worker = worker::Worker::open(settings, region, indexer, revoked_tx)?;
+        let (rights_tx, rights) = watch::channel(Arc::default());
+        let worker = worker::Worker::open(settings, region, indexer, rights_tx)?;
         let (questions, asked) = mpsc::sync_channel(WAITING);
         let authority = worker.authority();
         let text = |text: Result<String, _>| text.map_err(RegistryError::from);
         let identity = Self {
             questions,
-            revoked,
+            rights,
             credentials: worker.credentials(),
             root: authority.root().clone(),
             texts: Arc::new(Texts {
@@ -164,16 +164,24 @@ impl Identity {
         Ok(answered.await.map_err(|_| AskError::Busy)??)
     }
 
-    /// The keys that lost their rights, whenever that changes.
+    /// Who lost their rights, and who may do less than its role, whenever that changes.
     #[must_use]
-    pub fn revoked(&self) -> watch::Receiver<Arc<HashSet<KeyFingerprint>>> {
-        self.revoked.clone()
+    pub fn rights(&self) -> watch::Receiver<Arc<Rights>> {
+        self.rights.clone()
     }
 
     /// Whether the holder of this key lost its rights.
     #[must_use]
     pub fn is_revoked(&self, key: &KeyFingerprint) -> bool {
-        self.revoked.borrow().contains(key)
+        self.rights.borrow().revoked.contains(key)
+    }
+
+    /// What this token for the HTTP API is good for, while it holds.
+    #[must_use]
+    pub fn api_token(&self, token: &str) -> Option<ApiToken> {
+        let rights = self.rights.borrow();
+        let known = rights.api.get(&TokenHash::of(token))?;
+        (known.expires_s > worker::now_s()).then(|| known.clone())
     }
 
     /// TLS for a server of this region.
@@ -181,7 +189,7 @@ impl Identity {
     /// # Errors
     /// [`TlsError`].
     pub fn acceptor(&self, clients: Clients) -> Result<TlsAcceptor, TlsError> {
-        let revocations = Arc::new(Known(self.revoked.clone()));
+        let revocations = Arc::new(Known(self.rights.clone()));
         let config = tls::server(&self.root, clients, revocations, self.credentials())?;
         Ok(TlsAcceptor::from(Arc::new(config)))
     }

@@ -1,7 +1,6 @@
 //! The thread that owns the authority: answers requests one by one, and looks every half second whether another
 //! program has changed the registry.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,9 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use edge_identity::authority::{Authority, Lifetime, new_key, public_key_of};
 use edge_identity::folder::{self, INDEXER_KEY};
-use edge_identity::key::KeyFingerprint;
 use edge_identity::pem;
-use edge_identity::registry::{Outcome, Registry};
+use edge_identity::registry::{Outcome, Registry, Rights};
 use edge_identity::subject::{Role, Subject};
 use edge_identity::tls::Credentials;
 use edge_protocol::Id;
@@ -35,7 +33,7 @@ pub(super) struct Worker {
     key_pem: zeroize::Zeroizing<String>,
     credentials: Arc<Credentials>,
     renew_at_s: u64,
-    revoked: watch::Sender<Arc<HashSet<KeyFingerprint>>>,
+    rights: watch::Sender<Arc<Rights>>,
     version: i64,
 }
 
@@ -44,7 +42,7 @@ impl Worker {
         settings: IdentitySettings,
         region: &Id,
         indexer: &Id,
-        revoked: watch::Sender<Arc<HashSet<KeyFingerprint>>>,
+        rights: watch::Sender<Arc<Rights>>,
     ) -> Result<Self, IdentityError> {
         let (authority, registry) = folder::open(&settings.folder)?;
         if authority.region() != region {
@@ -68,10 +66,10 @@ impl Worker {
             key_pem,
             credentials: Arc::default(),
             renew_at_s: 0,
-            revoked,
+            rights,
         };
         worker.renew(now_s())?;
-        worker.tell_revoked()?;
+        worker.tell_rights()?;
         Ok(worker)
     }
 
@@ -127,9 +125,9 @@ impl Worker {
     fn look(&mut self) {
         match self.registry.version() {
             Ok(version) if version == self.version => {}
-            Ok(version) => match self.tell_revoked() {
+            Ok(version) => match self.tell_rights() {
                 Ok(()) => self.version = version,
-                Err(error) => tracing::error!(%error, "cannot read who lost their rights"),
+                Err(error) => tracing::error!(%error, "cannot read who has which rights"),
             },
             Err(error) => tracing::error!(%error, "cannot look at the registry"),
         }
@@ -142,11 +140,11 @@ impl Worker {
         }
     }
 
-    fn tell_revoked(&mut self) -> Result<(), IdentityError> {
-        let revoked = Arc::new(self.registry.revoked_keys()?);
-        self.revoked.send_if_modified(|told| {
-            let is_news = **told != *revoked;
-            *told = revoked;
+    fn tell_rights(&mut self) -> Result<(), IdentityError> {
+        let rights = Arc::new(self.registry.rights()?);
+        self.rights.send_if_modified(|told| {
+            let is_news = **told != *rights;
+            *told = rights;
             is_news
         });
         Ok(())
@@ -182,7 +180,7 @@ fn own_key(path: &Path) -> Result<zeroize::Zeroizing<String>, IdentityError> {
 }
 
 /// Seconds since 1970.
-fn now_s() -> u64 {
+pub(super) fn now_s() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_secs())

@@ -60,8 +60,18 @@ pub const CASES: &[Case] = &[
     case(Publish, "edge/v1/home/box/other/render/other", &[]),
     case(
         Publish,
-        "edge/v1/home/box/other/op/metadata/SELF",
+        "edge/v1/home/box/other/op/model-metadata/SELF",
         &[App, Admin],
+    ),
+    case(
+        Publish,
+        "edge/v1/home/box/other/op/server-ready/SELF",
+        &[App, Admin],
+    ),
+    case(
+        Publish,
+        "edge/v1/home/box/other/op/repository-model-load/SELF",
+        &[Admin],
     ),
     case(Publish, "edge/v1/home/box/other/op/reboot/SELF", &[Admin]),
     case(Publish, "edge/v1/home/box/other/op/reboot/other", &[]),

@@ -43,6 +43,7 @@ pub fn settings(folder: &Path) -> Settings {
         }),
         identity: None,
         https: None,
+        hosts: Vec::new(),
         http: SocketAddr::from(([127, 0, 0, 1], 0)),
         store: StoreSettings {
             folder: folder.to_owned(),

@@ -3,21 +3,31 @@
 //!
 //! Whatever belongs together is one transaction that is on the disk when it is acknowledged: a token is burnt with the
 //! certificate that it bought, or not at all.
+//!
+//! - [`views`]: what it tells; `rows`: single questions and writes within a transaction
+
+mod rows;
+pub mod views;
 
 use std::{
-    collections::HashSet,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use edge_protocol::Id;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
-use sha2::{Digest as _, Sha256};
 
+use self::rows::{
+    integer, is_approved, is_name_taken, issuer, keep_certificate, keep_key, known_key,
+    known_token, limits_of, wait,
+};
+pub use self::views::{ApiToken, KnownHolder, Rights, WaitingKey};
 use crate::{
     authority::{Authority, AuthorityError, Issued, Lifetime},
-    decision::{Decision, Known, KnownKey, KnownToken, Refusal, decide},
+    decision::{Decision, Known, Refusal, decide},
     key::KeyFingerprint,
+    limits::Limits,
     request::Request,
     subject::{Role, Subject},
     token::{Token, TokenHash},
@@ -41,7 +51,9 @@ const TABLES: &str = "
         name TEXT NOT NULL,
         role TEXT NOT NULL,
         since_s INTEGER NOT NULL,
-        revoked_s INTEGER
+        revoked_s INTEGER,
+        models TEXT,
+        per_minute INTEGER
     ) STRICT;
     CREATE UNIQUE INDEX one_key_a_name ON keys (name) WHERE revoked_s IS NULL;
     CREATE TABLE certificates (
@@ -58,7 +70,16 @@ const TABLES: &str = "
         name TEXT,
         role TEXT NOT NULL,
         expires_s INTEGER NOT NULL,
-        used_by BLOB
+        used_by BLOB,
+        models TEXT,
+        per_minute INTEGER
+    ) STRICT;
+    -- Programs that read the HTTP API without a certificate.
+    CREATE TABLE api_tokens (
+        hash BLOB PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        scopes TEXT NOT NULL,
+        expires_s INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE waiting (
         fingerprint BLOB PRIMARY KEY,
@@ -66,7 +87,9 @@ const TABLES: &str = "
         role TEXT NOT NULL,
         since_s INTEGER NOT NULL,
         seen_s INTEGER NOT NULL,
-        is_approved INTEGER NOT NULL
+        is_approved INTEGER NOT NULL,
+        models TEXT,
+        per_minute INTEGER
     ) STRICT;
 ";
 
@@ -132,40 +155,6 @@ enum Step {
     Kept,
     Burnt,
     Committed,
-}
-
-/// A key that waits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WaitingKey {
-    /// The key.
-    pub key: KeyFingerprint,
-    /// Who it wants to be.
-    pub name: Id,
-    /// As what.
-    pub role: Role,
-    /// Since when, in seconds since 1970.
-    pub since_s: u64,
-    /// When it asked last.
-    pub seen_s: u64,
-    /// An admin approved it, and it has not asked since.
-    pub is_approved: bool,
-}
-
-/// A key that is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownHolder {
-    /// The key.
-    pub key: KeyFingerprint,
-    /// Its name.
-    pub name: Id,
-    /// Its role.
-    pub role: Role,
-    /// Since when, in seconds since 1970.
-    pub since_s: u64,
-    /// When it lost its rights.
-    pub revoked_s: Option<u64>,
-    /// When its last certificate ends.
-    pub ends_s: Option<u64>,
 }
 
 /// The registry.
@@ -254,8 +243,21 @@ impl Registry {
                 Err(error) => return Ok(Err(error.into())),
             };
             after(Step::Issued)?;
-            if decision != Decision::Renew {
-                keep_key(transaction, &request.subject, request.key, now_s)?;
+            let limits = match (&decision, token) {
+                (Decision::EnrolByToken, Some(token)) => Some(limits_of(
+                    transaction,
+                    "SELECT models, per_minute FROM tokens WHERE hash = ?",
+                    &token.0,
+                )?),
+                (Decision::EnrolByApproval, _) => Some(limits_of(
+                    transaction,
+                    "SELECT models, per_minute FROM waiting WHERE fingerprint = ?",
+                    &request.key.0,
+                )?),
+                _ => None,
+            };
+            if let Some(limits) = limits {
+                keep_key(transaction, &request.subject, request.key, &limits, now_s)?;
             }
             keep_certificate(transaction, &issued, &issuer, now_s)?;
             after(Step::Kept)?;
@@ -277,7 +279,7 @@ impl Registry {
         })
     }
 
-    /// Makes a token with which one key enrols as `role`, under `name` if given, until `expires_s`.
+    /// Makes a token with which one key enrols as `role`, under `name` if given and within `limits`, until `expires_s`.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -285,26 +287,63 @@ impl Registry {
         &mut self,
         name: Option<&Id>,
         role: Role,
+        limits: &Limits,
         expires_s: u64,
         now_s: u64,
     ) -> Result<Token, RegistryError> {
-        let token = Token::random()?;
+        let token = Token::for_enrolment()?;
         let hash = TokenHash::of(token.reveal());
         self.transact(|transaction| {
             // Old ones say nothing any more but that they are old; for a day they still say so.
             let forgotten = "DELETE FROM tokens WHERE expires_s < ?";
             transaction.execute(forgotten, [integer(now_s.saturating_sub(24 * 3_600))])?;
             transaction.execute(
-                "INSERT INTO tokens (hash, name, role, expires_s) VALUES (?, ?, ?, ?)",
+                "INSERT INTO tokens (hash, name, role, expires_s, models, per_minute) VALUES (?, ?, ?, ?, ?, ?)",
                 params![
                     hash.0,
                     name.map(Id::as_str),
                     role.name(),
-                    integer(expires_s)
+                    integer(expires_s),
+                    limits.models_text(),
+                    limits.per_minute.map(NonZeroU32::get)
                 ],
             )
         })?;
         Ok(token)
+    }
+
+    /// Makes a token with which a program reads these parts of the HTTP API. One of the same name ends.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn new_api_token(&mut self, grant: &ApiToken) -> Result<Token, RegistryError> {
+        let token = Token::for_api()?;
+        let hash = TokenHash::of(token.reveal());
+        let scopes: Vec<&str> = grant.scopes.iter().map(|scope| scope.name()).collect();
+        self.transact(|transaction| {
+            transaction.execute(
+                "INSERT OR REPLACE INTO api_tokens (hash, name, scopes, expires_s) VALUES (?, ?, ?, ?)",
+                params![
+                    hash.0,
+                    grant.name.as_str(),
+                    scopes.join(","),
+                    integer(grant.expires_s)
+                ],
+            )
+        })?;
+        Ok(token)
+    }
+
+    /// Ends the token for the HTTP API that has this name; false when there is none.
+    ///
+    /// # Errors
+    /// [`RegistryError::Sqlite`].
+    pub fn end_api_token(&mut self, name: &Id) -> Result<bool, RegistryError> {
+        let count = self.transact(|transaction| {
+            let ended = "DELETE FROM api_tokens WHERE name = ?";
+            transaction.execute(ended, [name.as_str()])
+        })?;
+        Ok(count > 0)
     }
 
     /// Issues a certificate to a key that needs no leave to ask: one by hand, or the indexer's own. It is on the disk
@@ -328,7 +367,7 @@ impl Registry {
                 return Ok(Err(RegistryError::NameTaken(subject.name.clone())));
             }
             match known_key(transaction, key, &issuer, now_s)? {
-                None => keep_key(transaction, subject, key, now_s)?,
+                None => keep_key(transaction, subject, key, &Limits::default(), now_s)?,
                 Some(known)
                     if known.name == subject.name
                         && known.role == subject.role
@@ -344,19 +383,51 @@ impl Registry {
         })?
     }
 
-    /// Approves a key that waits to be `name`: it gets its certificate when it asks next.
+    /// Approves a key that waits to be `name`: it gets its certificate when it asks next, within `limits`.
     ///
     /// # Errors
     /// [`RegistryError::NobodyWaits`].
-    pub fn approve(&mut self, name: &Id, key: KeyFingerprint) -> Result<(), RegistryError> {
+    pub fn approve(
+        &mut self,
+        name: &Id,
+        key: KeyFingerprint,
+        limits: &Limits,
+    ) -> Result<(), RegistryError> {
         let count = self.transact(|transaction| {
             transaction.execute(
-                "UPDATE waiting SET is_approved = 1 WHERE fingerprint = ? AND name = ?",
-                params![key.0, name.as_str()],
+                "UPDATE waiting SET is_approved = 1, models = ?3, per_minute = ?4 \
+                 WHERE fingerprint = ?1 AND name = ?2",
+                params![
+                    key.0,
+                    name.as_str(),
+                    limits.models_text(),
+                    limits.per_minute.map(NonZeroU32::get)
+                ],
             )
         })?;
         match count {
             0 => Err(RegistryError::NobodyWaits(name.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Binds who is known as `name` to `limits`, from now on.
+    ///
+    /// # Errors
+    /// [`RegistryError::NobodyKnown`].
+    pub fn limit(&mut self, name: &Id, limits: &Limits) -> Result<(), RegistryError> {
+        let count = self.transact(|transaction| {
+            transaction.execute(
+                "UPDATE keys SET models = ?2, per_minute = ?3 WHERE name = ?1 AND revoked_s IS NULL",
+                params![
+                    name.as_str(),
+                    limits.models_text(),
+                    limits.per_minute.map(NonZeroU32::get)
+                ],
+            )
+        })?;
+        match count {
+            0 => Err(RegistryError::NobodyKnown(name.clone())),
             _ => Ok(()),
         }
     }
@@ -376,94 +447,6 @@ impl Registry {
                 .optional()
         })?;
         key.ok_or_else(|| RegistryError::NobodyKnown(name.clone()))
-    }
-
-    /// The keys that lost their rights.
-    ///
-    /// # Errors
-    /// [`RegistryError::Sqlite`].
-    pub fn revoked_keys(&self) -> Result<HashSet<KeyFingerprint>, RegistryError> {
-        self.read(|connection| {
-            let mut statement =
-                connection.prepare("SELECT fingerprint FROM keys WHERE revoked_s IS NOT NULL")?;
-            let keys = statement.query_map([], |row| row.get(0).map(KeyFingerprint))?;
-            keys.collect()
-        })
-    }
-
-    /// Numbers of the certificates of revoked keys that have not ended by themselves.
-    ///
-    /// # Errors
-    /// [`RegistryError::Sqlite`].
-    pub fn revoked_serials(&self, now_s: u64) -> Result<Vec<Vec<u8>>, RegistryError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare(
-                "SELECT serial FROM certificates JOIN keys USING (fingerprint) \
-                 WHERE revoked_s IS NOT NULL AND not_after_s > ? ORDER BY serial",
-            )?;
-            let serials = statement.query_map([integer(now_s)], |row| row.get(0))?;
-            serials.collect()
-        })
-    }
-
-    /// All keys, by name.
-    ///
-    /// # Errors
-    /// [`RegistryError::Sqlite`].
-    pub fn holders(&self) -> Result<Vec<KnownHolder>, RegistryError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare(
-                "SELECT fingerprint, name, role, since_s, revoked_s, \
-                 (SELECT max(not_after_s) FROM certificates WHERE certificates.fingerprint = keys.fingerprint) \
-                 FROM keys ORDER BY name, since_s",
-            )?;
-            let holders = statement.query_map([], |row| {
-                Ok(KnownHolder {
-                    key: KeyFingerprint(row.get(0)?),
-                    name: parsed(row, 1)?,
-                    role: parsed(row, 2)?,
-                    since_s: unsigned(row.get(3)?),
-                    revoked_s: row.get::<_, Option<i64>>(4)?.map(unsigned),
-                    ends_s: row.get::<_, Option<i64>>(5)?.map(unsigned),
-                })
-            })?;
-            holders.collect()
-        })
-    }
-
-    /// The keys that wait for approval, the longest first.
-    ///
-    /// # Errors
-    /// [`RegistryError::Sqlite`].
-    pub fn waiting(&self, now_s: u64) -> Result<Vec<WaitingKey>, RegistryError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare(
-                "SELECT fingerprint, name, role, since_s, seen_s, is_approved FROM waiting WHERE seen_s > ? \
-                 ORDER BY since_s, fingerprint",
-            )?;
-            let oldest = integer(now_s.saturating_sub(WAITING_S));
-            let waiting = statement.query_map([oldest], |row| {
-                Ok(WaitingKey {
-                    key: KeyFingerprint(row.get(0)?),
-                    name: parsed(row, 1)?,
-                    role: parsed(row, 2)?,
-                    since_s: unsigned(row.get(3)?),
-                    seen_s: unsigned(row.get(4)?),
-                    is_approved: row.get(5)?,
-                })
-            })?;
-            waiting.collect()
-        })
-    }
-
-    /// A number that changes when another program has changed the registry.
-    ///
-    /// # Errors
-    /// [`RegistryError::Sqlite`].
-    pub fn version(&self) -> Result<i64, RegistryError> {
-        self.read(|connection| {
-            connection.pragma_query_value(None, "data_version", |row| row.get(0))
-        })
     }
 
     fn transact<T>(
@@ -509,202 +492,6 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
     Ok(found)
 }
 
-/// What the certificates of this authority are known by: those of an earlier intermediate are not given again.
-fn issuer(authority: &Authority) -> [u8; 32] {
-    Sha256::digest(authority.intermediate()).into()
-}
-
-fn known_key(
-    transaction: &Transaction<'_>,
-    key: KeyFingerprint,
-    issuer: &[u8; 32],
-    now_s: u64,
-) -> rusqlite::Result<Option<KnownKey>> {
-    let fresh = transaction
-        .query_row(
-            "SELECT pem FROM certificates WHERE fingerprint = ? AND issuer = ? \
-             AND not_before_s + (not_after_s - not_before_s) / 2 > ? ORDER BY not_after_s DESC LIMIT 1",
-            params![key.0, issuer, integer(now_s)],
-            |row| row.get(0),
-        )
-        .optional()?;
-    transaction
-        .query_row(
-            "SELECT name, role, revoked_s FROM keys WHERE fingerprint = ?",
-            params![key.0],
-            |row| {
-                Ok(KnownKey {
-                    name: parsed(row, 0)?,
-                    role: parsed(row, 1)?,
-                    is_revoked: row.get::<_, Option<i64>>(2)?.is_some(),
-                    fresh,
-                })
-            },
-        )
-        .optional()
-}
-
-fn is_name_taken(
-    transaction: &Transaction<'_>,
-    name: &Id,
-    key: KeyFingerprint,
-) -> rusqlite::Result<bool> {
-    transaction.query_row(
-        "SELECT EXISTS (SELECT 1 FROM keys WHERE name = ? AND revoked_s IS NULL AND fingerprint != ?)",
-        params![name.as_str(), key.0],
-        |row| row.get(0),
-    )
-}
-
-fn known_token(
-    transaction: &Transaction<'_>,
-    token: Option<TokenHash>,
-) -> rusqlite::Result<KnownToken> {
-    let Some(token) = token else {
-        return Ok(KnownToken::None);
-    };
-    let made = transaction
-        .query_row(
-            "SELECT name, role, expires_s, used_by FROM tokens WHERE hash = ?",
-            params![token.0],
-            |row| {
-                let is_bound = row.get_ref(0)? != rusqlite::types::ValueRef::Null;
-                Ok(KnownToken::Made {
-                    name: if is_bound {
-                        Some(parsed(row, 0)?)
-                    } else {
-                        None
-                    },
-                    role: parsed(row, 1)?,
-                    expires_s: unsigned(row.get(2)?),
-                    is_used: row.get::<_, Option<Vec<u8>>>(3)?.is_some(),
-                })
-            },
-        )
-        .optional()?;
-    Ok(made.unwrap_or(KnownToken::Unknown))
-}
-
-fn is_approved(transaction: &Transaction<'_>, request: &Request) -> rusqlite::Result<bool> {
-    transaction.query_row(
-        "SELECT EXISTS (SELECT 1 FROM waiting WHERE fingerprint = ? AND name = ? AND role = ? AND is_approved)",
-        params![
-            request.key.0,
-            request.subject.name.as_str(),
-            request.subject.role.name()
-        ],
-        |row| row.get(0),
-    )
-}
-
-/// Writes down that a key waits.
-fn wait(
-    transaction: &Transaction<'_>,
-    request: &Request,
-    now_s: u64,
-) -> rusqlite::Result<Result<Outcome, RegistryError>> {
-    let (name, role) = (&request.subject.name, request.subject.role);
-    let is_known = transaction.query_row(
-        "SELECT EXISTS (SELECT 1 FROM waiting WHERE fingerprint = ? AND name = ? AND role = ? AND seen_s > ?)",
-        params![
-            request.key.0,
-            name.as_str(),
-            role.name(),
-            integer(now_s.saturating_sub(SEEN_S))
-        ],
-        |row| row.get(0),
-    )?;
-    if is_known {
-        return Ok(Ok(Outcome::Waits));
-    }
-    let gone = integer(now_s.saturating_sub(WAITING_S));
-    transaction.execute("DELETE FROM waiting WHERE seen_s <= ?", [gone])?;
-    let others: i64 = transaction.query_row(
-        "SELECT count(*) FROM waiting WHERE fingerprint != ?",
-        params![request.key.0],
-        |row| row.get(0),
-    )?;
-    if others >= WAITING_MAX {
-        return Ok(Err(RegistryError::TooManyWaiting));
-    }
-    // An approval is for one name: who asks for another one waits again.
-    transaction.execute(
-        "INSERT INTO waiting (fingerprint, name, role, since_s, seen_s, is_approved) VALUES (?1, ?2, ?3, ?4, ?4, 0) \
-         ON CONFLICT (fingerprint) DO UPDATE SET name = ?2, role = ?3, seen_s = ?4, is_approved = 0",
-        params![request.key.0, name.as_str(), role.name(), integer(now_s)],
-    )?;
-    Ok(Ok(Outcome::Waits))
-}
-
-fn keep_key(
-    transaction: &Transaction<'_>,
-    subject: &Subject,
-    key: KeyFingerprint,
-    now_s: u64,
-) -> rusqlite::Result<()> {
-    transaction.execute(
-        "INSERT INTO keys (fingerprint, name, role, since_s) VALUES (?, ?, ?, ?)",
-        params![
-            key.0,
-            subject.name.as_str(),
-            subject.role.name(),
-            integer(now_s)
-        ],
-    )?;
-    Ok(())
-}
-
-fn keep_certificate(
-    transaction: &Transaction<'_>,
-    issued: &Issued,
-    issuer: &[u8; 32],
-    now_s: u64,
-) -> rusqlite::Result<()> {
-    let identity = &issued.identity;
-    // Those that have ended say nothing any more.
-    transaction.execute(
-        "DELETE FROM certificates WHERE fingerprint = ? AND not_after_s < ?",
-        params![identity.key.0, integer(now_s)],
-    )?;
-    transaction.execute(
-        "INSERT INTO certificates (serial, fingerprint, issuer, not_before_s, not_after_s, pem) \
-         VALUES (?, ?, ?, ?, ?, ?)",
-        params![
-            identity.serial,
-            identity.key.0,
-            issuer,
-            integer(identity.not_before_s),
-            integer(identity.not_after_s),
-            issued.pem,
-        ],
-    )?;
-    Ok(())
-}
-
-/// A name or a role in a row; this crate wrote it, so anything else is damage.
-fn parsed<T>(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<T>
-where
-    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
-{
-    let text = row.get_ref(index)?.as_str()?;
-    text.parse().map_err(|error: T::Err| {
-        rusqlite::Error::FromSqlConversionFailure(
-            index,
-            rusqlite::types::Type::Text,
-            Box::new(error),
-        )
-    })
-}
-
-/// SQLite has no unsigned numbers; times beyond its range become its largest.
-fn integer(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use crate::authority::{NewAuthority, new_key, request};
@@ -743,7 +530,7 @@ mod tests {
             let path = folder.path().join("registry.sqlite3");
             let mut registry = Registry::open(&path).unwrap();
             let token = registry
-                .new_token(None, Role::Box, NOW_S + 60, NOW_S)
+                .new_token(None, Role::Box, &Limits::default(), NOW_S + 60, NOW_S)
                 .unwrap();
             let (key_pem, _) = new_key().unwrap();
             let request = Request::read(&request(&subject, &key_pem).unwrap()).unwrap();
