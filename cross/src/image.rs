@@ -156,6 +156,16 @@ pub struct Image {
     pub shares: Vec<Share>,
 }
 
+/// Fetches and unpacks what images are made of: minutes the first time, nothing later.
+///
+/// # Errors
+/// When a package cannot be fetched or unpacked.
+pub fn fetch(cache: &Cache) -> Result<(), ImageError> {
+    debian::ensure(cache, Epoch::of_checkout())?;
+    kernel::ensure(cache)?;
+    Ok(())
+}
+
 /// Makes the image of `board` in `folder`.
 ///
 /// # Errors

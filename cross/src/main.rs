@@ -29,8 +29,8 @@ enum Command {
     /// Install and fetch all that building and testing needs.
     ///
     /// Debian packages that are missing, ONNX Runtime, the Python packages that train the digits
-    /// model, model graphs of realistic cost, Cargo's tools, an emulator for boxes' programs, and
-    /// Rust's library for boxes and microcontrollers. A second run changes nothing and touches no network.
+    /// model, model graphs of realistic cost, Cargo's tools, an emulator for boxes' programs, Rust's library for boxes
+    /// and microcontrollers, and Debian as boxes have it. A second run changes nothing and touches no network.
     #[command(
         after_help = "Everything but the Debian packages goes to EDGE_CACHE_DIR, else \
         $XDG_CACHE_HOME/aethir-edge, else ~/.cache/aethir-edge. Delete that folder to start over."
@@ -307,6 +307,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup(arguments) => {
             setup::for_tests(&cache, arguments.rust_src.as_deref())?;
+            image::fetch(&cache)?;
             println!("Everything is in place in {}.", cache.root().display());
             Ok(ExitCode::SUCCESS)
         }
