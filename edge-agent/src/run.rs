@@ -13,7 +13,7 @@ use crate::{
     health::{self, Feeder, Limits, Part, Vitals, feeder::Equipment, notify::Notify, store::Store},
     http::{self, Http},
     identity,
-    inference::{Book, Cores, Library, Loader, Models, Quarantine},
+    inference::{self, Book, Cores, Library, Loader, Models, Quarantine},
     link,
     presence::{Presence, PresenceError},
     requests::{
@@ -108,6 +108,9 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
     let library = Library {
         dir: settings.models.clone(),
         onnxruntime: settings.onnxruntime.clone(),
+        memory_max_bytes: settings
+            .model_memory_bytes
+            .unwrap_or_else(inference::memory::usual_bytes),
     };
     let quarantine = Quarantine::open(&settings.data);
     let book = Book::open(board.accelerators.clone(), library.clone(), &settings.data);

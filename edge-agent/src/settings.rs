@@ -55,6 +55,10 @@ pub struct Options {
     /// Memory for the answers that are kept for repeated requests, in MiB [default: 64]
     #[arg(long, env = "EDGE_ANSWER_CACHE_MIB", value_name = "MIB")]
     pub answer_cache_mib: Option<u32>,
+    /// Memory that all models together may take, in MiB; idle ones give way to one that is asked for [default: half of
+    /// the machine's]
+    #[arg(long, env = "EDGE_MODEL_MEMORY_MIB", value_name = "MIB")]
+    pub model_memory_mib: Option<u32>,
     /// The region's indexer, as https://HOST:PORT: the box enrols there, and doctor asks it what the region says of it
     #[arg(long, env = "EDGE_INDEXER", value_name = "URL")]
     pub indexer: Option<ServiceUrl>,
@@ -121,6 +125,8 @@ pub struct Settings {
     pub drain_timeout_s: u32,
     /// Bound on cached answers.
     pub answer_cache_bytes: usize,
+    /// Bound on models, if one is set.
+    pub model_memory_bytes: Option<u64>,
     /// Script for a simulated board.
     pub simulate: Option<PathBuf>,
     /// Time that one run of a model may take.
@@ -229,6 +235,7 @@ impl Options {
             heartbeat_s: self.heartbeat_s.or(other.heartbeat_s),
             drain_timeout_s: self.drain_timeout_s.or(other.drain_timeout_s),
             answer_cache_mib: self.answer_cache_mib.or(other.answer_cache_mib),
+            model_memory_mib: self.model_memory_mib.or(other.model_memory_mib),
             indexer: self.indexer.or(other.indexer),
             region_ca_sha256: self.region_ca_sha256.or(other.region_ca_sha256),
             enrolment_token_file: self.enrolment_token_file.or(other.enrolment_token_file),
@@ -341,6 +348,13 @@ impl Options {
             )? {
                 0 => Duration::MAX,
                 ms => Duration::from_millis(ms.into()),
+            },
+            model_memory_bytes: match self.model_memory_mib {
+                None => None,
+                mib => {
+                    let mib = in_range("model_memory_mib", mib, 1, 1, 1 << 20)?;
+                    Some(u64::from(mib) << 20)
+                }
             },
             answer_cache_bytes: (answer_cache_mib as usize) << 20,
         })

@@ -71,7 +71,7 @@ pub const PROVIDER: &str = "provider";
 pub const REFUSED_PROVIDERS: &str = "refused_providers";
 /// Version of the model being served.
 pub const MODEL_VERSION: &str = "version";
-/// `loading`, `ready`, `unloaded` or `failed: REASON`.
+/// `loading`, `ready`, `evicted` (loaded again when it is asked for), `unloaded` or `failed: REASON`.
 pub const MODEL_STATE: &str = "state";
 /// Highest version that could not be loaded, as `VERSION: REASON`, where it is that which serves or a higher one;
 /// else empty.

@@ -17,6 +17,9 @@ use crate::health::Workers;
 /// Platform of every model, by Triton's name.
 const PLATFORM: &str = "onnxruntime_onnx";
 
+/// Why a version is not in memory that takes requests.
+const EVICTED: &str = "it gave way to other models; it is loaded again when it is asked for";
+
 impl Models {
     /// Whether every model of the repository is loaded or has failed.
     #[must_use]
@@ -31,8 +34,8 @@ impl Models {
             let model = served.get(name)?;
             Some(
                 model
-                    .ready()
-                    .any(|(ready, _)| version.is_none_or(|version| version == ready)),
+                    .taking()
+                    .any(|(taking, _)| version.is_none_or(|version| version == taking)),
             )
         })
     }
@@ -49,24 +52,22 @@ impl Models {
         self.look(|served| {
             let unknown = || (Status::NotFound, format!("there is no model {name}"));
             let model = served.get(name).ok_or_else(unknown)?;
-            let ready = match version {
-                None => model.ready().next_back(),
-                Some(version) => model.ready().find(|(ready, _)| *ready == version),
-            };
-            let (version, ready) = ready.ok_or_else(|| model.why_not(name, version))?;
+            let found = model.of_request(version);
+            let loaded = found.and_then(|(version, it)| Some((version, it.loaded()?)));
+            let (version, loaded) = loaded.ok_or_else(|| model.why_not(name, version))?;
             Ok(ModelMetadata {
                 name: name.to_string(),
                 versions: model
-                    .ready()
+                    .taking()
                     .map(|(version, _)| version.to_string())
                     .collect(),
                 platform: PLATFORM.to_owned(),
-                inputs: ready.signature.inputs.clone(),
-                outputs: ready.signature.outputs.clone(),
+                inputs: loaded.signature.inputs.clone(),
+                outputs: loaded.signature.outputs.clone(),
                 parameters: ModelParameters {
                     version: version.to_string(),
-                    execution_provider: ready.choice.provider.to_string(),
-                    refused_providers: ready.choice.refused.iter().map(refused).collect(),
+                    execution_provider: loaded.choice.provider.to_string(),
+                    refused_providers: loaded.choice.refused.iter().map(refused).collect(),
                     failed: model.failures().map(failed).collect(),
                 },
             })
@@ -115,9 +116,11 @@ fn entries(name: &Id, model: &Served) -> Vec<IndexEntry> {
         let state = match it.state {
             State::Ready(_) => IndexState::Ready,
             State::Loading => IndexState::Loading,
-            State::Failed => IndexState::Unavailable,
+            State::Evicted(_) | State::Failed => IndexState::Unavailable,
         };
+        let is_evicted = matches!(it.state, State::Evicted(_));
         let reason = it.trouble.as_deref().or(model.trouble.as_deref());
+        let reason = reason.or(is_evicted.then_some(EVICTED));
         entry(version.to_string(), state, reason)
     };
     model.versions.iter().map(version).collect()
@@ -131,7 +134,11 @@ mod tests {
 
     use super::*;
     use crate::inference::{
-        Statistics, graph::Signature, models::Started, providers::Choice, queue::Queue,
+        Statistics,
+        graph::Signature,
+        models::{Loaded, Started},
+        providers::Choice,
+        queue::Queue,
         schedule::Policy,
     };
 
@@ -161,7 +168,12 @@ mod tests {
             provider: ExecutionProvider::Cpu,
             refused: vec![(ExecutionProvider::QnnGpu, "crashes".to_owned())],
         };
-        models.ready(&name, 1, started, signature, choice);
+        let loaded = Loaded {
+            signature,
+            choice,
+            bytes: 1,
+        };
+        models.ready(&name, 1, started, loaded);
         models.failed(&name, 2, "bad graph");
         models.in_trouble(&Id::new("empty").unwrap(), Some("no version".into()));
 

@@ -23,7 +23,9 @@ use super::{
     crew::Load,
     graph::Signature,
     manifest::{self, Completeness},
+    memory::{self, Room},
     model_config::ModelConfig,
+    models::Loaded,
     policy,
     providers::Book,
     quarantine::Quarantine,
@@ -45,6 +47,8 @@ pub struct Library {
     pub dir: PathBuf,
     /// ONNX Runtime's library; loaded with the first model.
     pub onnxruntime: PathBuf,
+    /// Memory that all models together may take, in bytes.
+    pub memory_max_bytes: u64,
 }
 
 /// Why a model was not loaded or unloaded.
@@ -73,7 +77,16 @@ enum Command {
     Changed(BTreeSet<Arrival>),
     Load(Id, Done),
     Unload(Id, Done),
+    Wanted(Id),
     Stop,
+}
+
+/// Why a version was not brought up.
+enum Trouble {
+    /// Something is wrong with it.
+    Fails(String),
+    /// Others take the room for now.
+    NoRoom(String),
 }
 
 /// The thread's handle.
@@ -103,6 +116,8 @@ impl Loader {
             let dir = library.dir.display();
             warn!(%dir, %error, "the model repository is not watched; a new version has to be asked for");
         }
+        let wishes = commands.clone();
+        models.wake_with(move |name| wishes.try_send(Command::Wanted(name.clone())).is_ok());
         let state = State {
             models,
             library,
@@ -111,6 +126,7 @@ impl Loader {
             served: BTreeMap::new(),
             failed: BTreeMap::new(),
             unloaded: BTreeSet::new(),
+            sizes: BTreeMap::new(),
             quarantine,
             book,
             is_stopping: is_stopping.clone(),
@@ -177,6 +193,8 @@ struct State {
     failed: BTreeMap<(Id, u64), (Origin, String)>,
     /// Models that an admin has given up.
     unloaded: BTreeSet<Id>,
+    /// Memory that versions took when they were last loaded, in bytes.
+    sizes: BTreeMap<(Id, u64), u64>,
     quarantine: Quarantine,
     book: Book,
     is_stopping: Arc<AtomicBool>,
@@ -196,6 +214,7 @@ impl State {
                 }
                 Command::Load(name, done) => done(self.load(&name)),
                 Command::Unload(name, done) => done(self.unload(&name)),
+                Command::Wanted(name) => self.wake(&name),
             }
         }
     }
@@ -261,7 +280,8 @@ impl State {
             match folder {
                 _ if self.unloaded.contains(&name) => {}
                 // What is wrong with it has been told where it was found.
-                Ok(folder) => drop(self.update(&folder)),
+                // At the start nobody is known to be idle.
+                Ok(folder) => drop(self.update(&folder, !is_start)),
                 Err(error) => self.models.in_trouble(&name, Some(error.to_string())),
             }
         }
@@ -278,7 +298,7 @@ impl State {
             Ok(folder) => {
                 self.trust(&folder);
                 self.failed.retain(|(model, _), _| model != name);
-                self.update(&folder)
+                self.update(&folder, true)
             }
             Err(error) => {
                 self.models.in_trouble(name, Some(error.to_string()));
@@ -313,12 +333,13 @@ impl State {
 
     /// Loads and gives up versions of a model until those serve that shall. What is wrong with those that shall and
     /// do not.
-    fn update(&mut self, folder: &ModelFolder) -> Vec<String> {
+    fn update(&mut self, folder: &ModelFolder, may_evict: bool) -> Vec<String> {
         let name = &folder.name;
         let available: BTreeSet<u64> = folder.versions.keys().copied().collect();
         let stays = |(model, version): &(Id, u64)| model != name || available.contains(version);
         self.served.retain(|key, _| stays(key));
         self.failed.retain(|key, _| stays(key));
+        self.sizes.retain(|key, _| stays(key));
         self.in_place.retain(stays);
         let plan = policy::plan(&folder.config.version_policy, &available);
         let (mut chosen, mut failures) = (BTreeSet::new(), Vec::new());
@@ -326,8 +347,8 @@ impl State {
             if chosen.len() == plan.count {
                 break;
             }
-            let failure = self.serve(folder, *version).err();
-            // A copy made of other files or settings goes on serving.
+            let failure = self.serve(folder, *version, may_evict).err();
+            // A copy made of other files or settings goes on serving, and what has no room is loaded when it is asked for.
             if failure.is_none() || self.served.contains_key(&(name.clone(), *version)) {
                 chosen.insert(*version);
             }
@@ -351,7 +372,7 @@ impl State {
     ///
     /// # Errors
     /// Why it does not.
-    fn serve(&mut self, folder: &ModelFolder, version: u64) -> Result<(), String> {
+    fn serve(&mut self, folder: &ModelFolder, version: u64, may_evict: bool) -> Result<(), String> {
         let key = (folder.name.clone(), version);
         let (Some(entry), Some(files)) = (folder.entry(version), folder.versions.get(&version))
         else {
@@ -377,38 +398,112 @@ impl State {
         let is_final = is_complete.is_ok();
         let may_load =
             is_complete.and_then(|()| self.quarantine.why_not(&entry).map_or(Ok(()), Err));
-        let result = may_load.and_then(|()| self.bring_up(&entry));
-        if let Err(why) = &result {
-            let is_news = self.models.failed(&key.0, version, why);
-            if is_news && is_served {
-                error!(model = %key.0, version, why, "a new copy does not serve; the old one goes on");
-            } else if is_news {
-                error!(model = %key.0, version, why, "model is not served");
+        let may_load = may_load.map_err(Trouble::Fails);
+        match may_load.and_then(|()| self.bring_up(&entry, may_evict)) {
+            Ok(()) => {
+                self.failed.remove(&key);
+                self.served.insert(key, origin);
+                Ok(())
             }
-            if is_final {
-                self.failed.insert(key, (origin, why.clone()));
+            Err(Trouble::NoRoom(why)) if self.models.serving(&key.0).is_empty() => {
+                if self.models.no_room(&key.0, version, &why) {
+                    warn!(model = %key.0, version, why, "the model is loaded when it is asked for and there is room");
+                }
+                self.served.insert(key, origin);
+                Err(why)
             }
-        } else {
-            self.failed.remove(&key);
-            self.served.insert(key, origin);
+            Err(Trouble::NoRoom(why)) => {
+                self.tell_failed(&key, is_served, &why);
+                Err(why)
+            }
+            Err(Trouble::Fails(why)) => {
+                self.tell_failed(&key, is_served, &why);
+                if is_final {
+                    self.failed.insert(key, (origin, why.clone()));
+                }
+                Err(why)
+            }
         }
-        result
+    }
+
+    fn tell_failed(&self, (name, version): &(Id, u64), is_served: bool, why: &str) {
+        let is_news = self.models.failed(name, *version, why);
+        if is_news && is_served {
+            error!(model = %name, version, why, "a new copy does not serve; the old one goes on");
+        } else if is_news {
+            error!(model = %name, version, why, "model is not served");
+        }
+    }
+
+    /// Loads versions of a model that requests wait for.
+    fn wake(&mut self, name: &Id) {
+        let path = self.library.dir.join(name.as_str());
+        for version in self.models.wanted(name) {
+            let folder = ModelFolder::read(name.clone(), &path).map_err(|error| error.to_string());
+            let gone = || "its files have gone".to_owned();
+            let entry = folder.and_then(|folder| folder.entry(version).ok_or_else(gone));
+            let entry = entry.and_then(|entry| match self.quarantine.why_not(&entry) {
+                Some(why) => Err(why),
+                None => Ok(entry),
+            });
+            let loaded = entry
+                .map_err(Trouble::Fails)
+                .and_then(|entry| self.bring_up(&entry, true));
+            match loaded {
+                Ok(()) => {}
+                Err(Trouble::NoRoom(why)) => {
+                    self.models.no_room(name, version, &why);
+                }
+                Err(Trouble::Fails(why)) => {
+                    self.served.remove(&(name.clone(), version));
+                    self.tell_failed(&(name.clone(), version), false, &why);
+                }
+            }
+        }
+    }
+
+    /// Lets idle models give way until there is room for a version.
+    fn make_room(&self, bytes: u64, may_evict: bool) -> Result<(), Trouble> {
+        let (budget, held) = (self.library.memory_max_bytes, self.models.held());
+        match memory::make_room(budget, bytes, &held, may_evict, Instant::now()) {
+            Room::After(gone) => {
+                for (model, version) in gone {
+                    self.models.evict(&model, version);
+                    info!(%model, version, "an idle model gives way to another one");
+                }
+                Ok(())
+            }
+            Room::NotNow(why) => Err(Trouble::NoRoom(why)),
+            Room::Never(why) => Err(Trouble::Fails(why)),
+        }
     }
 
     /// Loads a version, tries it out, and lets it take requests.
-    fn bring_up(&mut self, entry: &ModelEntry) -> Result<(), String> {
+    fn bring_up(&mut self, entry: &ModelEntry, may_evict: bool) -> Result<(), Trouble> {
         let began = Instant::now();
         self.models.loading(&entry.name, entry.version);
-        let runtime = self.runtime()?;
+        let runtime = self.runtime().map_err(Trouble::Fails)?;
+        let key = (entry.name.clone(), entry.version);
+        let least = memory::least_bytes(entry);
+        let known = self.sizes.get(&key).copied().unwrap_or(0);
+        self.make_room(least.max(known), may_evict)?;
         let choice = self.book.choose(entry);
         let provider = choice.provider;
         let signature = Arc::new(OnceLock::new());
         let load = self.loading(runtime, entry.clone(), provider, signature.clone());
-        let started = self.models.start(entry, load)?;
-        // Set by the first copy.
-        let signature = signature.get().cloned().unwrap_or_default();
+        let before = memory::resident_bytes();
+        let started = self.models.start(entry, load).map_err(Trouble::Fails)?;
+        let bytes = memory::resident_bytes().saturating_sub(before).max(least);
+        self.sizes.insert(key, bytes);
+        self.make_room(bytes, may_evict)?;
+        let loaded = Loaded {
+            // Set by the first copy.
+            signature: signature.get().cloned().unwrap_or_default(),
+            choice,
+            bytes,
+        };
         self.models
-            .ready(&entry.name, entry.version, started, signature, choice);
+            .ready(&entry.name, entry.version, started, loaded);
         info!(
             model = %entry.name,
             version = entry.version,

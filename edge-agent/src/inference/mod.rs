@@ -13,6 +13,7 @@ mod graph;
 mod job;
 mod loader;
 mod manifest;
+pub(crate) mod memory;
 mod model;
 mod model_config;
 mod models;

@@ -154,14 +154,14 @@ impl Run for Model {
         let underway = activity.begin();
         let results = session.run_with_options(inputs.as_slice(), options.as_ref());
         drop(underway);
-        let results = results?;
+        let mut results = results?;
         let rows: Vec<usize> = requests.iter().map(|request| request.rows).collect();
         let mut outputs = Vec::with_capacity(graph.outputs.len());
         for (index, port) in graph.outputs.iter().enumerate() {
             let is_wanted = requests
                 .iter()
                 .any(|request| request.wanted.contains(&index));
-            outputs.push(match results.get(&port.name) {
+            outputs.push(match results.remove(&port.name) {
                 Some(value) if is_wanted => values::split(values::from_value(port, value)?, &rows)?,
                 _ => Vec::new(),
             });

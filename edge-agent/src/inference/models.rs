@@ -4,10 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use edge_hal::board::ExecutionProvider;
@@ -20,6 +20,7 @@ use super::{
     Cores, Job, Permits, Statistics, batching,
     crew::{Crew, Load, Shared, Work},
     graph::Signature,
+    memory::Held,
     providers::Choice,
     queue::Queue,
     repository::ModelEntry,
@@ -35,6 +36,12 @@ const WARM_UP_RETRY: Duration = Duration::from_secs(1);
 /// Time between two attempts to load a model in place of a copy that hangs.
 const LOAD_AGAIN: Duration = Duration::from_secs(5);
 
+/// Requests for one version that wait until it is loaded again.
+const PARKED_MAX: usize = 128;
+
+/// Asks the loader for a model; whether it has heard.
+type Wake = Box<dyn Fn(&Id) -> bool + Send + Sync>;
+
 /// All models of the box.
 pub struct Models {
     served: RwLock<BTreeMap<Id, Served>>,
@@ -43,6 +50,7 @@ pub struct Models {
     ready: watch::Sender<Vec<Id>>,
     shared: Arc<Shared>,
     crews: Mutex<BTreeMap<Id, Vec<Arc<Crew>>>>,
+    wake: OnceLock<Wake>,
 }
 
 /// A model, with its versions that are in the repository or serve.
@@ -69,7 +77,26 @@ pub(super) enum State {
     #[default]
     Loading,
     Ready(Ready),
+    Evicted(Evicted),
     Failed,
+}
+
+/// A version that gave way to others, or had no room yet: it is loaded when it is asked for.
+#[derive(Default)]
+pub(super) struct Evicted {
+    /// None where it never was.
+    loaded: Option<Loaded>,
+    statistics: Option<Arc<Statistics>>,
+    /// Requests that wait for it.
+    parked: Mutex<Vec<Job>>,
+}
+
+/// What is known of a version that was loaded.
+pub(super) struct Loaded {
+    pub(super) signature: Signature,
+    pub(super) choice: Choice,
+    /// Memory that it takes.
+    pub(super) bytes: u64,
 }
 
 /// A version whose threads wait for requests.
@@ -81,9 +108,34 @@ pub(super) struct Started {
 /// What a version that takes requests is.
 pub(super) struct Ready {
     queue: Queue,
-    pub(super) signature: Signature,
-    pub(super) choice: Choice,
+    loaded: Loaded,
     pub(super) statistics: Arc<Statistics>,
+    /// When it was last asked, or loaded.
+    used: Mutex<Instant>,
+}
+
+impl Version {
+    /// Whether it takes requests.
+    const fn takes_requests(&self) -> bool {
+        matches!(self.state, State::Ready(_) | State::Evicted(_))
+    }
+
+    /// What is known of it, where it was loaded.
+    pub(super) const fn loaded(&self) -> Option<&Loaded> {
+        match &self.state {
+            State::Ready(ready) => Some(&ready.loaded),
+            State::Evicted(evicted) => evicted.loaded.as_ref(),
+            State::Loading | State::Failed => None,
+        }
+    }
+
+    /// The requests that wait for it to be loaded.
+    fn parked(&self) -> Vec<Job> {
+        match &self.state {
+            State::Evicted(evicted) => std::mem::take(&mut *evicted.parked.lock()),
+            State::Loading | State::Ready(_) | State::Failed => Vec::new(),
+        }
+    }
 }
 
 impl Ready {
@@ -95,12 +147,26 @@ impl Ready {
 
 impl Served {
     /// Versions that take requests, the highest last.
+    pub(super) fn taking(&self) -> impl DoubleEndedIterator<Item = (u64, &Version)> {
+        let versions = self.versions.iter().map(|(version, it)| (*version, it));
+        versions.filter(|(_, it)| it.takes_requests())
+    }
+
+    /// The version that a request gets.
+    pub(super) fn of_request(&self, version: Option<u64>) -> Option<(u64, &Version)> {
+        match version {
+            None => self.taking().next_back(),
+            Some(version) => self.taking().find(|(taking, _)| *taking == version),
+        }
+    }
+
+    /// Versions that are in memory, the highest last.
     pub(super) fn ready(&self) -> impl DoubleEndedIterator<Item = (u64, &Ready)> {
         self.versions
             .iter()
             .filter_map(|(version, it)| match &it.state {
                 State::Ready(ready) => Some((*version, ready)),
-                State::Loading | State::Failed => None,
+                State::Loading | State::Evicted(_) | State::Failed => None,
             })
     }
 
@@ -130,11 +196,13 @@ impl Served {
             }
             Some((_, Some(it))) => match (&it.state, &it.trouble) {
                 (State::Failed, Some(why)) => could_not(name, why),
+                (State::Evicted(_), why) => has_no_room(name, why.as_deref()),
                 _ => is_loading,
             },
             None => match self.summary().1 {
                 ModelState::Failed(why) => could_not(name, &why),
                 ModelState::Unloaded => is_unloaded,
+                ModelState::Evicted => has_no_room(name, None),
                 ModelState::Loading | ModelState::Ready => is_loading,
             },
         }
@@ -142,8 +210,14 @@ impl Served {
 
     /// The state of the model as a whole, with the version that it is about: that which a request gets which names none.
     fn summary(&self) -> (u64, ModelState) {
-        if let Some((version, _)) = self.ready().next_back() {
-            return (version, ModelState::Ready);
+        if let Some((version, it)) = self.taking().next_back() {
+            let is_evicted = matches!(it.state, State::Evicted(_));
+            let state = if is_evicted {
+                ModelState::Evicted
+            } else {
+                ModelState::Ready
+            };
+            return (version, state);
         }
         let newest = self.versions.iter().next_back();
         let mut versions = self.versions.iter().rev();
@@ -172,6 +246,8 @@ pub enum ModelState {
     Loading,
     /// Serving.
     Ready,
+    /// Not in memory, since others are; loaded when it is asked for.
+    Evicted,
     /// Not served, with the reason.
     Failed(String),
     /// Given up by an admin.
@@ -214,6 +290,7 @@ impl Models {
             served: RwLock::default(),
             is_scanned: AtomicBool::new(false),
             ready: watch::Sender::new(Vec::new()),
+            wake: OnceLock::new(),
         }
     }
 
@@ -230,6 +307,12 @@ impl Models {
     /// The models that are ready, kept up to date.
     pub fn watch_ready(&self) -> watch::Receiver<Vec<Id>> {
         self.ready.subscribe()
+    }
+
+    /// Asks the loader for a model that is not in memory.
+    pub(super) fn wake_with(&self, wake: impl Fn(&Id) -> bool + Send + Sync + 'static) {
+        // There is one loader.
+        self.wake.set(Box::new(wake)).ok();
     }
 
     /// The repository has been looked through.
@@ -269,60 +352,141 @@ impl Models {
         self.change(name, |model| {
             model.is_unloaded = false;
             let version = model.versions.entry(version).or_default();
-            if !matches!(version.state, State::Ready(_)) {
+            if !version.takes_requests() {
                 version.state = State::Loading;
             }
         });
     }
 
     /// A version takes requests from now on. A copy of it that did so ends with those that it has.
-    pub(super) fn ready(
-        &self,
-        name: &Id,
-        version: u64,
-        started: Started,
-        signature: Signature,
-        choice: Choice,
-    ) {
+    pub(super) fn ready(&self, name: &Id, version: u64, started: Started, loaded: Loaded) {
         let Started { queue, statistics } = started;
-        self.change(name, |model| {
+        let parked = self.change(name, |model| {
             let state = State::Ready(Ready {
                 queue,
-                signature,
-                choice,
+                loaded,
                 statistics,
+                used: Mutex::new(Instant::now()),
             });
             let version_now = Version {
                 state,
                 trouble: None,
             };
-            model.versions.insert(version, version_now);
+            let before = model.versions.insert(version, version_now);
+            before.map_or_else(Vec::new, |before| before.parked())
         });
+        for job in parked {
+            self.queue(name, Some(version), job);
+        }
+    }
+
+    /// A version gives way to others. It ends with the requests that it has, and is loaded again with the next.
+    pub(super) fn evict(&self, name: &Id, version: u64) {
+        self.change(name, |model| {
+            if let Some(version) = model.versions.get_mut(&version)
+                && let State::Ready(ready) = std::mem::take(&mut version.state)
+            {
+                version.state = State::Evicted(Evicted {
+                    loaded: Some(ready.loaded),
+                    statistics: Some(ready.statistics),
+                    parked: Mutex::default(),
+                });
+            }
+        });
+    }
+
+    /// There is no room for a version now: those who wait for it are told. Whether that is news.
+    pub(super) fn no_room(&self, name: &Id, version: u64, why: &str) -> bool {
+        let (parked, is_news) = self.change(name, |model| {
+            let version = model.versions.entry(version).or_default();
+            let before = version.trouble.replace(why.to_owned());
+            if !version.takes_requests() {
+                version.state = State::Evicted(Evicted::default());
+            }
+            (version.parked(), before.as_deref() != Some(why))
+        });
+        let (status, why) = has_no_room(name, Some(why));
+        self.give_back(name, parked, status, &why);
+        is_news
+    }
+
+    /// Versions that requests wait for.
+    pub(super) fn wanted(&self, name: &Id) -> Vec<u64> {
+        let served = self.served.read();
+        let versions = served.get(name).map(|model| model.versions.iter());
+        let is_wanted = |it: &Version| match &it.state {
+            State::Evicted(evicted) => !evicted.parked.lock().is_empty(),
+            State::Loading | State::Ready(_) | State::Failed => false,
+        };
+        let versions = versions.into_iter().flatten();
+        versions
+            .filter(|(_, it)| is_wanted(it))
+            .map(|(version, _)| *version)
+            .collect()
+    }
+
+    /// What is in memory.
+    pub(super) fn held(&self) -> Vec<Held> {
+        let served = self.served.read();
+        let of_model = |(name, model): (&Id, &Served)| {
+            let held = |(version, ready): (u64, &Ready)| Held {
+                model: name.clone(),
+                version,
+                bytes: ready.loaded.bytes,
+                used: *ready.used.lock(),
+                is_busy: ready.queue.is_busy(),
+            };
+            model.ready().map(held).collect::<Vec<_>>()
+        };
+        served.iter().flat_map(of_model).collect()
+    }
+
+    /// Answers requests that waited for a version to be loaded.
+    fn give_back(&self, name: &Id, parked: Vec<Job>, status: Status, why: &str) {
+        for job in parked {
+            let retry = (status == Status::Unavailable).then_some(WARM_UP_RETRY);
+            let served = self.served.read();
+            let statistics = served.get(name).map(|model| model.statistics.clone());
+            drop(served);
+            refuse(job, status, why, retry, statistics.as_deref());
+        }
+    }
+
+    /// Answers those who wait for versions that have gone.
+    fn let_go<'a>(&self, name: &Id, versions: impl IntoIterator<Item = &'a Version>) {
+        let parked = versions.into_iter().flat_map(Version::parked).collect();
+        let why = format!("the model {name} has gone from this box");
+        self.give_back(name, parked, Status::Unavailable, &why);
     }
 
     /// A version could not be loaded; a copy of it that serves goes on. Whether that is news.
     pub(super) fn failed(&self, name: &Id, version: u64, why: &str) -> bool {
-        self.change(name, |model| {
+        let (parked, is_news) = self.change(name, |model| {
             let version = model.versions.entry(version).or_default();
             let before = version.trouble.replace(why.to_owned());
-            if matches!(version.state, State::Loading) {
+            let parked = version.parked();
+            if !matches!(version.state, State::Ready(_)) {
                 version.state = State::Failed;
             }
-            before.as_deref() != Some(why)
-        })
+            (parked, before.as_deref() != Some(why))
+        });
+        let (status, why) = could_not(name, why);
+        self.give_back(name, parked, status, &why);
+        is_news
     }
 
     /// A version takes no requests any more; it ends with those that it has.
     pub(super) fn retire(&self, name: &Id, version: u64) {
-        self.change(name, |model| model.versions.remove(&version));
+        let gone = self.change(name, |model| model.versions.remove(&version));
+        self.let_go(name, &gone);
     }
 
     /// Forgets versions that neither serve nor lie in the repository.
     pub(super) fn keep_versions(&self, name: &Id, available: &BTreeSet<u64>) {
         self.change(name, |model| {
-            model.versions.retain(|version, it| {
-                available.contains(version) || matches!(it.state, State::Ready(_))
-            });
+            model
+                .versions
+                .retain(|version, it| available.contains(version) || it.takes_requests());
         });
     }
 
@@ -330,7 +494,7 @@ impl Models {
     pub(super) fn in_trouble(&self, name: &Id, trouble: Option<String>) {
         self.change(name, |model| {
             let is_news = model.trouble != trouble;
-            let serves = model.ready().next().is_some();
+            let serves = model.taking().next().is_some();
             match trouble.as_ref().filter(|_| is_news) {
                 Some(why) if serves => {
                     error!(model = %name, why, "the model's folder is in trouble; what serves goes on");
@@ -344,23 +508,25 @@ impl Models {
 
     /// An admin has given a model up.
     pub(super) fn unloaded(&self, name: &Id) {
-        self.change(name, |model| {
-            model.versions.clear();
+        let gone = self.change(name, |model| {
             model.trouble = None;
             model.is_unloaded = true;
+            std::mem::take(&mut model.versions)
         });
+        self.let_go(name, gone.values());
     }
 
     /// The model has gone from the repository.
     pub(super) fn forget(&self, name: &Id) {
-        self.served.write().remove(name);
+        let gone = self.served.write().remove(name);
         self.tell_ready();
+        self.let_go(name, gone.iter().flat_map(|model| model.versions.values()));
     }
 
     /// Versions of a model that take requests.
     pub(super) fn serving(&self, name: &Id) -> BTreeSet<u64> {
         let served = self.served.read();
-        let versions = served.get(name).map(Served::ready);
+        let versions = served.get(name).map(Served::taking);
         versions
             .into_iter()
             .flatten()
@@ -377,7 +543,7 @@ impl Models {
     /// Tells who waits for it which models take requests.
     fn tell_ready(&self) {
         let served = self.served.read();
-        let is_ready = |model: &Served| model.ready().next().is_some();
+        let is_ready = |model: &Served| model.taking().next().is_some();
         let ready: Vec<Id> = served
             .iter()
             .filter(|(_, model)| is_ready(model))
@@ -399,14 +565,15 @@ impl Models {
     fn version_statistics(&self, name: &Id, version: u64) -> Arc<Statistics> {
         let served = self.served.read();
         let model = served.get(name);
-        let mut ready = model.into_iter().flat_map(Served::ready);
-        match ready.find(|(ready, _)| *ready == version) {
-            Some((_, ready)) => ready.statistics.clone(),
-            None => {
-                let whole = model.map_or_else(Arc::default, |model| model.statistics.clone());
-                Arc::new(Statistics::of_version(whole))
-            }
-        }
+        let known = model.and_then(|model| match &model.versions.get(&version)?.state {
+            State::Ready(ready) => Some(ready.statistics.clone()),
+            State::Evicted(evicted) => evicted.statistics.clone(),
+            State::Loading | State::Failed => None,
+        });
+        known.unwrap_or_else(|| {
+            let whole = model.map_or_else(Arc::default, |model| model.statistics.clone());
+            Arc::new(Statistics::of_version(whole))
+        })
     }
 
     /// Counts a request for this model that was refused before it came to its queue.
@@ -432,13 +599,13 @@ impl Models {
             refuse(job, Status::NotFound, &why, None, None);
             return;
         };
-        let ready = match version {
-            None => model.ready().next_back(),
-            Some(version) => model.ready().find(|(ready, _)| *ready == version),
-        };
-        match ready {
-            Some((_, ready)) => ready.queue.push(job),
-            None => {
+        match model.of_request(version).map(|(_, it)| &it.state) {
+            Some(State::Ready(ready)) => {
+                *ready.used.lock() = job.arrived;
+                ready.queue.push(job);
+            }
+            Some(State::Evicted(evicted)) => self.park(name, evicted, job),
+            Some(State::Loading | State::Failed) | None => {
                 let (status, why) = model.why_not(name, version);
                 let retry = (status == Status::Unavailable).then_some(WARM_UP_RETRY);
                 refuse(job, status, &why, retry, Some(&*model.statistics));
@@ -446,12 +613,27 @@ impl Models {
         }
     }
 
+    /// Keeps a request until its version is loaded, for which it asks.
+    fn park(&self, name: &Id, evicted: &Evicted, job: Job) {
+        let mut parked = evicted.parked.lock();
+        let wakes = || self.wake.get().is_some_and(|wake| wake(name));
+        if parked.len() < PARKED_MAX && (!parked.is_empty() || wakes()) {
+            parked.push(job);
+            return;
+        }
+        drop(parked);
+        let why = format!("too many wait for the model {name} to be loaded");
+        let (status, retry) = (Status::Unavailable, Some(WARM_UP_RETRY));
+        refuse(job, status, &why, retry, evicted.statistics.as_deref());
+    }
+
     /// What is known of each model, by name.
     #[must_use]
     pub fn report(&self) -> Vec<ModelReport> {
         let report = |(name, model): (&Id, &Served)| {
             let (version, state) = model.summary();
-            let choice = model.ready().next_back().map(|(_, ready)| &ready.choice);
+            let loaded = model.taking().next_back().and_then(|(_, it)| it.loaded());
+            let choice = loaded.map(|loaded| &loaded.choice);
             let refused = choice.map(|choice| choice.refused.iter());
             let refused = refused.into_iter().flatten();
             ModelReport {
@@ -479,6 +661,12 @@ impl Models {
 fn could_not(name: &Id, why: &str) -> (Status, String) {
     let why = format!("the model {name} could not be loaded: {why}");
     (Status::RuntimeFailed, why)
+}
+
+fn has_no_room(name: &Id, why: Option<&str>) -> (Status, String) {
+    let why = why.unwrap_or("others take the room");
+    let why = format!("the model {name} is not in memory: {why}");
+    (Status::Unavailable, why)
 }
 
 impl Default for Models {
@@ -528,7 +716,7 @@ impl Workers for Models {
         for model in served.values() {
             match model.summary().1 {
                 ModelState::Loading => return None,
-                ModelState::Ready => ready += 1,
+                ModelState::Ready | ModelState::Evicted => ready += 1,
                 ModelState::Failed(_) | ModelState::Unloaded => {}
             }
         }
@@ -578,8 +766,12 @@ mod tests {
         let queue = Queue::new(digits(), Policy::default(), statistics.clone());
         let line = queue.line();
         let started = Started { queue, statistics };
-        let signature = Signature::default();
-        models.ready(&digits(), version, started, signature, Choice::CPU);
+        let loaded = Loaded {
+            signature: Signature::default(),
+            choice: Choice::CPU,
+            bytes: 1,
+        };
+        models.ready(&digits(), version, started, loaded);
         line
     }
 
@@ -594,6 +786,7 @@ mod tests {
         let library = Library {
             dir: empty.path().to_owned(),
             onnxruntime: "nowhere.so".into(),
+            memory_max_bytes: 0,
         };
         let (quarantine, book) = (Quarantine::default(), Book::default());
         let loader = Loader::start(models.clone(), library, quarantine, book).unwrap();
@@ -668,6 +861,58 @@ mod tests {
         let two = ask(&models, &digits(), Some(2));
         assert_eq!(two.status, Status::RuntimeFailed);
         assert!(two.message.contains("bad graph"), "{two:?}");
+    }
+
+    #[test]
+    fn a_request_for_an_evicted_version_waits_until_it_is_loaded_again() {
+        let models = Models::new();
+        let (asked, wishes) = mpsc::channel();
+        let asked = Mutex::new(asked);
+        models.wake_with(move |name| asked.lock().send(name.clone()).is_ok());
+        let mut ready = models.watch_ready();
+        let one = serve(&models, 1);
+        ready.borrow_and_update();
+        models.evict(&digits(), 1);
+        assert!(one.is_closed(), "its threads end");
+        assert!(!ready.has_changed().unwrap(), "it takes requests still");
+        assert_eq!(models.report()[0].state, ModelState::Evicted);
+        assert!(models.held().is_empty());
+        let (first, first_outcome) = job();
+        models.queue(&digits(), None, first);
+        models.queue(&digits(), Some(1), job().0);
+        assert_eq!(wishes.try_iter().count(), 1, "asked for once");
+        assert_eq!(models.wanted(&digits()), [1]);
+        models.loading(&digits(), 1);
+        let again = serve(&models, 1);
+        assert_eq!(again.waiting(), 2);
+        assert!(first_outcome.try_recv().is_err());
+        assert!(models.wanted(&digits()).is_empty());
+    }
+
+    #[test]
+    fn who_waits_for_an_evicted_version_hears_why_it_does_not_come() {
+        let models = Models::new();
+        models.wake_with(|_| true);
+        let (waits, outcome) = job();
+        models.no_room(&digits(), 1, "busy");
+        models.queue(&digits(), None, waits);
+        models.no_room(&digits(), 1, "all in use");
+        let refused = outcome.recv().unwrap();
+        assert_eq!(refused.status, Status::Unavailable);
+        assert!(refused.message.contains("all in use"), "{refused:?}");
+        assert!(refused.retry_after.is_some());
+        for end in [Models::forget, Models::unloaded] {
+            let (waits, outcome) = job();
+            models.no_room(&digits(), 1, "busy");
+            models.queue(&digits(), None, waits);
+            end(&models, &digits());
+            assert_eq!(outcome.recv().unwrap().status, Status::Unavailable);
+        }
+        let (waits, outcome) = job();
+        models.no_room(&digits(), 1, "busy");
+        models.queue(&digits(), None, waits);
+        models.failed(&digits(), 1, "bad graph");
+        assert_eq!(outcome.recv().unwrap().status, Status::RuntimeFailed);
     }
 
     #[test]

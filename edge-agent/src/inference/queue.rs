@@ -1,7 +1,10 @@
 //! The queue of a model, between those who bring requests and the threads that run them: does what the scheduler says.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -36,6 +39,8 @@ pub(super) struct Line {
     model: Id,
     state: Mutex<State>,
     changed: Condvar,
+    /// Turns that have not ended.
+    running: AtomicUsize,
     statistics: Arc<Statistics>,
 }
 
@@ -85,6 +90,7 @@ impl Queue {
                 is_closed: false,
             }),
             changed: Condvar::new(),
+            running: AtomicUsize::new(0),
             statistics,
         }))
     }
@@ -96,6 +102,11 @@ impl Queue {
     /// Requests that wait.
     pub(super) fn waiting(&self) -> usize {
         self.0.waiting()
+    }
+
+    /// Whether requests run or wait.
+    pub(super) fn is_busy(&self) -> bool {
+        self.0.running.load(Ordering::Relaxed) > 0 || self.waiting() > 0
     }
 
     /// Takes a job in; it or another one is answered at once when there is no room.
@@ -200,6 +211,7 @@ impl Line {
                     if !state.schedule.is_empty() {
                         self.changed.notify_one();
                     }
+                    self.running.fetch_add(1, Ordering::Relaxed);
                     drop(state);
                     return Some(turn(batch, permit));
                 }
@@ -270,6 +282,7 @@ impl Line {
 
     /// A turn has ended: its clients are charged what it took.
     pub(super) fn ran(&self, receipt: Receipt, took: Option<Duration>) {
+        self.running.fetch_sub(1, Ordering::Relaxed);
         self.state
             .lock()
             .schedule

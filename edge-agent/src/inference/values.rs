@@ -1,5 +1,9 @@
 //! Tensors as ONNX Runtime's values and back: several requests' tensors as one value, one value as each request's part.
 
+use std::marker::PhantomData;
+
+use bytemuck::NoUninit;
+use bytes::Bytes;
 use edge_protocol::{
     Datatype,
     oip::{Tensor, TensorError},
@@ -7,7 +11,7 @@ use edge_protocol::{
 use half::{bf16, f16};
 use ort::{
     session::SessionInputValue,
-    value::{DynValue, TensorElementType, TensorRef},
+    value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef},
 };
 
 use super::{graph::Port, model::ModelError};
@@ -134,32 +138,45 @@ fn text(element: &[u8]) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The tensor for one of the runtime's values.
-pub(super) fn from_value(port: &Port, value: &DynValue) -> Result<Tensor, ModelError> {
+/// Numbers where ONNX Runtime has put them.
+struct InPlace<T> {
+    value: DynValue,
+    of: PhantomData<T>,
+}
+
+impl<T: PrimitiveTensorElementType + NoUninit> AsRef<[u8]> for InPlace<T> {
+    fn as_ref(&self) -> &[u8] {
+        let numbers = self.value.try_extract_tensor::<T>();
+        // They were extracted before, so they can be.
+        numbers.map_or(&[], |(_, data)| bytemuck::cast_slice(data))
+    }
+}
+
+/// The tensor for one of the runtime's values; numbers stay where they are.
+pub(super) fn from_value(port: &Port, value: DynValue) -> Result<Tensor, ModelError> {
     macro_rules! number {
         ($type:ty) => {{
-            let (shape, data) = value.try_extract_tensor::<$type>()?;
-            (shape, bytemuck::cast_slice::<$type, u8>(data).to_vec())
+            let shape = value.try_extract_tensor::<$type>()?.0.to_vec();
+            let of = PhantomData::<$type>;
+            (shape, Bytes::from_owner(InPlace { value, of }))
         }};
     }
     let (shape, data) = match port.datatype {
         Datatype::Bool => {
             let (shape, data) = value.try_extract_tensor::<bool>()?;
-            (
-                shape,
-                data.iter().map(|element| u8::from(*element)).collect(),
-            )
+            let data: Vec<u8> = data.iter().map(|element| u8::from(*element)).collect();
+            (shape.to_vec(), data.into())
         }
         Datatype::Bytes => {
             let (shape, texts) = value.try_extract_strings()?;
-            let data = texts
+            let data: Vec<u8> = texts
                 .iter()
                 .flat_map(|text| {
                     let length = u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
                     length.into_iter().chain(text.bytes())
                 })
                 .collect();
-            (shape, data)
+            (shape.to_vec(), data.into())
         }
         datatype => for_number!(datatype, number),
     };
@@ -167,7 +184,7 @@ pub(super) fn from_value(port: &Port, value: &DynValue) -> Result<Tensor, ModelE
         .iter()
         .map(|dimension| u64::try_from(*dimension).unwrap_or(0))
         .collect();
-    Tensor::new(port.name.clone(), port.datatype, shape, data.into()).map_err(|source| {
+    Tensor::new(port.name.clone(), port.datatype, shape, data).map_err(|source| {
         ModelError::Tensor {
             name: port.name.clone(),
             source,

@@ -246,6 +246,7 @@ mod tests {
         let library = Library {
             dir: dir.to_owned(),
             onnxruntime: "nowhere.so".into(),
+            memory_max_bytes: 0,
         };
         let loader = {
             let (quarantine, book) = (Quarantine::default(), Book::default());

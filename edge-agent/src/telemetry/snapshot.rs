@@ -175,6 +175,7 @@ fn take_model(report: &ModelReport, put: &mut impl FnMut(&str, Value)) {
     let state = match &report.state {
         ModelState::Loading => "loading".to_owned(),
         ModelState::Ready => "ready".to_owned(),
+        ModelState::Evicted => "evicted".to_owned(),
         ModelState::Failed(why) => format!("failed: {why}"),
         ModelState::Unloaded => "unloaded".to_owned(),
     };
