@@ -171,11 +171,6 @@ enum BenchCommand {
         /// Whether threads spin while they wait.
         #[arg(action = clap::ArgAction::Set)]
         spinning: bool,
-        /// Copies of the model.
-        copies: usize,
-        /// Whether they share what was made of their weights.
-        #[arg(action = clap::ArgAction::Set)]
-        sharing: bool,
     },
     /// The echo: answers requests with bytes and does no work.
     #[command(hide = true)]
@@ -564,15 +559,13 @@ fn measure(cache: &Cache, command: BenchCommand) -> Result<()> {
             threads,
             arena,
             spinning,
-            copies,
-            sharing,
         } => {
             let options = bench::runtime::Options {
                 threads,
                 arena,
                 spinning,
             };
-            let session = bench::session::measure(&library, &graph, options, copies, sharing)?;
+            let session = bench::session::measure(&library, &graph, options)?;
             println!("{}", serde_json::to_string(&session)?);
             Ok(())
         }

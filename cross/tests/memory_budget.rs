@@ -1,4 +1,5 @@
-//! A bound on the memory of all models: what is idle gives way to what is asked for, and what cannot fit is told.
+//! The memory of models has a bound: what is idle gives way to what is asked for, and what cannot fit is told. Copies of a
+//! model share its weights.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -73,4 +74,49 @@ fn idle_models_give_way_and_one_that_cannot_fit_is_told() {
     });
     wait_for_log(&mut agent, "an idle model gives way to another one model=c");
     agent.stop().expect("a clean end");
+}
+
+/// An agent with so many copies of the wide model: what it answers, and its memory in KiB.
+fn with_copies(instances: usize) -> (Answer, u64) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [mqtt] = processes::free_ports().expect("a port");
+    let _broker = processes::mosquitto(mqtt, folder.path()).expect("mosquitto");
+    let models = folder.path().join("models");
+    support::make_model(&models, "wide");
+    let settings = format!("instances = {instances}\n");
+    fs::write(models.join("wide/model.toml"), settings).expect("settings");
+    let agent = Agent {
+        models,
+        ..Agent::new("box-1", mqtt)
+    };
+    let mut agent = agent.start(folder.path());
+    support::wait_until_serving(&mut agent);
+    let mut client = Client::connect("sensor-1", mqtt);
+    let mut request = client.request();
+    request.topic = "edge/v1/lab/box/box-1/infer/wide/sensor-1".into();
+    let x = vec!["0.5"; 1_024].join(",");
+    request.body =
+        format!(r#"{{"inputs":[{{"name":"x","shape":[1,1024],"datatype":"FP32","data":[{x}]}}]}}"#)
+            .into();
+    let answer = client.ask(&request);
+    let kib = support::resident_kib(&agent);
+    agent.stop().expect("a clean end");
+    (answer, kib)
+}
+
+#[test]
+fn copies_of_a_model_share_its_weights() {
+    /// Of the wide model.
+    const WEIGHTS_KIB: u64 = 48 << 10;
+    let (one, one_kib) = with_copies(1);
+    let (four, four_kib) = with_copies(4);
+    assert_eq!(one.status, "200", "{one:?}");
+    assert_eq!(one.body, four.body);
+    let more_kib = four_kib.saturating_sub(one_kib);
+    println!("one copy: {one_kib} KiB; three more: {more_kib} KiB");
+    // Each by itself would bring the weights and what ONNX Runtime makes of them.
+    assert!(
+        more_kib < 2 * WEIGHTS_KIB,
+        "{one_kib} KiB, and {more_kib} KiB more"
+    );
 }

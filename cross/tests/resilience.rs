@@ -10,13 +10,10 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cross::cache::Cache;
 use cross::processes::{self, Process};
 use cross::sensor::SensorResult;
-use cross::shell;
 use support::{Agent, Client, Request, wait_for_log, wait_until_serving};
 use tempfile::TempDir;
 
@@ -143,11 +140,7 @@ fn an_agent_that_is_killed_under_load_costs_no_answer() {
 /// A model repository with digits and the stubborn model in five copies.
 fn with_stubborn(folder: &Path) -> PathBuf {
     let models = folder.join("models");
-    let python = Cache::from_env().expect("a cache folder").python();
-    let script = cross::repository().join("cross/models/make_stubborn.py");
-    let mut make = Command::new(python);
-    make.arg(script).arg(models.join("stubborn/1/model.onnx"));
-    shell::output(&mut make).expect("make_stubborn.py");
+    support::make_model(&models, "stubborn");
     fs::write(models.join("stubborn/model.toml"), "instances = 5\n").expect("settings");
     let digits = cross::committed_models().join("digits");
     std::os::unix::fs::symlink(digits, models.join("digits")).expect("a link");
@@ -231,17 +224,6 @@ fn runs_that_nothing_ends_cost_their_threads_then_the_agent_and_all_are_answered
     assert!(second.ended().expect("a state").is_none(), "it lives on");
 }
 
-/// Resident memory of a process, in KiB.
-fn resident_kib(process: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.id()));
-    let status = status.expect("the kernel tells");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    number
-        .and_then(|number| number.parse().ok())
-        .expect("a number")
-}
-
 /// One of each: in order, nonsense, of a wrong shape, late, as large as may be, and larger.
 fn mix(client: &mut Client, turn: usize) -> (Request, &'static str) {
     let mut request = client.request();
@@ -295,7 +277,7 @@ fn a_minute_of_good_bad_late_and_huge_requests_leaves_memory_flat() {
         let (request, status) = mix(&mut client, turn);
         let answer = client.ask(&request);
         assert_eq!(answer.status, status, "turn {turn}: {}", answer.message);
-        samples.push((began.elapsed(), resident_kib(&lab.agent)));
+        samples.push((began.elapsed(), support::resident_kib(&lab.agent)));
         turn += 1;
     }
     let median = |from: u64, to: u64| {

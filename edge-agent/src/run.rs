@@ -71,6 +71,7 @@ pub async fn run(settings: Settings, end: impl Fn(Exit) + Send + 'static) -> Res
     let chosen = Choice::new(settings.board.as_deref(), root).map_err(RunError::Board)?;
     let board = chosen.board;
     let _presence = Presence::claim(&settings.data)?;
+    edge_hal::heap::give_back_large_blocks();
     let system = |what| move |source| RunError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("wait for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;

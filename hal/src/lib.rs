@@ -9,7 +9,7 @@
 //! - [`slots`]: the two systems of a board, and which of them starts; [`gpt`]: where a partition lies
 //! - [`governor`]: how much work the temperatures allow (pure)
 //! - [`identity`]: the key that tells this box from all others
-//! - [`crash_note`]: what a process was doing when a signal killed it
+//! - [`crash_note`]: what a process was doing when a signal killed it; [`heap`]: how it gives memory back
 //! - [`sim`]: the simulated board, and what a test or a demonstration lets happen to it
 //!
 //! Nothing here knows of MQTT, models or telemetry, and nothing is read but below the root folder that the caller
@@ -25,6 +25,7 @@ pub mod fan;
 pub mod governor;
 pub mod gpt;
 pub mod gpu;
+pub mod heap;
 pub mod identity;
 mod kernel_file;
 mod kernel_folder;

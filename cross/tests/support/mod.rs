@@ -49,11 +49,29 @@ pub fn onnxruntime() -> PathBuf {
 
 /// Writes the endless model, whose input says how long it runs, into a model repository.
 pub fn make_endless(models: &Path) {
+    make_model(models, "endless");
+}
+
+/// Writes what `cross/models/make_NAME.py` makes into a model repository.
+pub fn make_model(models: &Path, name: &str) {
     let python = Cache::from_env().expect("a cache folder").python();
-    let script = cross::repository().join("cross/models/make_endless.py");
+    let script = cross::repository().join(format!("cross/models/make_{name}.py"));
     let mut command = Command::new(python);
-    command.arg(script).arg(models.join("endless/1/model.onnx"));
-    shell::output(&mut command).expect("make_endless.py");
+    command
+        .arg(script)
+        .arg(models.join(name).join("1/model.onnx"));
+    shell::output(&mut command).expect("the program that makes a model");
+}
+
+/// Resident memory of a process, in KiB.
+pub fn resident_kib(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()));
+    let status = status.expect("the kernel tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    number
+        .and_then(|number| number.parse().ok())
+        .expect("a number")
 }
 
 /// A region of programs built in this profile.

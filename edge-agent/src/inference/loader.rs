@@ -32,6 +32,7 @@ use super::{
     repository::{Mark, ModelEntry, ModelFolder, NONE_GIVEN, scan},
     warmup::warm_up,
     watch::{self, Arrival},
+    weights::Weights,
 };
 
 /// Requests to load or unload that may wait.
@@ -490,8 +491,8 @@ impl State {
         let choice = self.book.choose(entry);
         let provider = choice.provider;
         let signature = Arc::new(OnceLock::new());
-        let load = self.loading(runtime, entry.clone(), provider, signature.clone());
         let before = memory::resident_bytes();
+        let load = self.loading(runtime, entry.clone(), provider, signature.clone());
         let started = self.models.start(entry, load).map_err(Trouble::Fails)?;
         let bytes = memory::resident_bytes().saturating_sub(before).max(least);
         self.sizes.insert(key, bytes);
@@ -532,8 +533,9 @@ impl State {
         seen: Arc<OnceLock<Signature>>,
     ) -> Load {
         let sim = self.book.sim();
+        let weights = Weights::of(&entry);
         Arc::new(move || {
-            let mut model = runtime.copy(&entry, provider, sim)?;
+            let mut model = runtime.copy(&entry, provider, sim, weights.as_ref())?;
             let signature = model.graph().signature();
             warm_up(&mut *model, &signature.inputs, &entry.config)?;
             seen.get_or_init(|| signature);

@@ -86,16 +86,15 @@ pub(crate) fn usual_bytes() -> u64 {
     kib.map_or(u64::MAX, |kib| kib * 1024 / 2)
 }
 
-/// What a version takes at least: its weights, once for each copy.
+/// What a version takes at least: its weights, which its copies share.
 pub(super) fn least_bytes(entry: &ModelEntry) -> u64 {
     let folder = entry.graph.parent().map(fs::read_dir);
     let files = folder.into_iter().flatten().flatten().flatten();
-    let bytes: u64 = files
+    files
         .filter_map(|file| file.metadata().ok())
         .filter(fs::Metadata::is_file)
         .map(|file| file.len())
-        .sum();
-    bytes.saturating_mul(entry.config.instances as u64)
+        .sum()
 }
 
 /// What this process holds, in bytes; 0 where the kernel does not say.

@@ -17,6 +17,7 @@ pub(crate) mod memory;
 mod model;
 mod model_config;
 mod models;
+mod onnx;
 mod permits;
 mod policy;
 mod providers;
@@ -30,6 +31,7 @@ mod statistics;
 mod values;
 mod warmup;
 mod watch;
+mod weights;
 mod worker;
 
 use edge_hal::board::ExecutionProvider;
@@ -56,5 +58,7 @@ pub use statistics::Statistics;
 /// # Errors
 /// Why it cannot be served.
 pub fn try_model(runtime: &Runtime, entry: &ModelEntry) -> Result<(), String> {
-    runtime.copy(entry, ExecutionProvider::Cpu, None).map(drop)
+    runtime
+        .copy(entry, ExecutionProvider::Cpu, None, None)
+        .map(drop)
 }

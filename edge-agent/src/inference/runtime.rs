@@ -12,7 +12,10 @@ use ort::{
     session::{Session, builder::GraphOptimizationLevel},
 };
 
-use super::{model::Model, providers::SimModel, quarantine, repository::ModelEntry, worker::Run};
+use super::{
+    model::Model, providers::SimModel, quarantine, repository::ModelEntry, weights::Weights,
+    worker::Run,
+};
 
 /// ONNX Runtime in this process.
 pub struct Runtime {
@@ -72,7 +75,7 @@ impl Runtime {
         &self.environment
     }
 
-    /// Loads one copy of a model; `sim` is what the simulated accelerator does to it.
+    /// Loads one copy of a model; `sim` is what the simulated accelerator does to it, `weights` what it shares with others.
     ///
     /// # Errors
     /// Why it cannot be served.
@@ -81,10 +84,11 @@ impl Runtime {
         entry: &ModelEntry,
         provider: ExecutionProvider,
         sim: Option<SimProvider>,
+        weights: Option<&Weights>,
     ) -> Result<Box<dyn Run>, String> {
         let activity = Activity::new(&quarantine::activity(entry));
         let underway = activity.begin();
-        let session = self.session(entry, provider);
+        let session = self.session(entry, provider, weights);
         drop(underway);
         let session = session.map_err(|error| error.to_string())?;
         let model = Model::new(session, entry, activity).map_err(|error| error.to_string())?;
@@ -100,6 +104,7 @@ impl Runtime {
         &self,
         entry: &ModelEntry,
         provider: ExecutionProvider,
+        weights: Option<&Weights>,
     ) -> Result<Session, RuntimeError> {
         let graph_error = |error: &dyn std::fmt::Display| RuntimeError::Graph {
             path: entry.graph.clone(),
@@ -112,7 +117,7 @@ impl Runtime {
             _ => vec![dispatch(provider).0.error_on_failure()],
         };
         // Spinning threads burn power between requests, and steal the second core of a small machine.
-        Session::builder(&self.environment)
+        let mut builder = Session::builder(&self.environment)
             .map_err(|e| graph_error(&e))?
             .with_optimization_level(GraphOptimizationLevel::All)
             .map_err(|e| graph_error(&e))?
@@ -121,7 +126,11 @@ impl Runtime {
             .with_intra_op_spinning(false)
             .map_err(|e| graph_error(&e))?
             .with_execution_providers(own)
-            .map_err(|e| graph_error(&e))?
+            .map_err(|e| graph_error(&e))?;
+        if let Some(weights) = weights {
+            builder = weights.lend(builder).map_err(|e| graph_error(&e))?;
+        }
+        builder
             .commit_from_file(&entry.graph)
             .map_err(|e| graph_error(&e))
     }

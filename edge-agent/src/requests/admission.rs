@@ -17,6 +17,9 @@ use rumqttc::v5::mqttbytes::{
     v5::{Publish, PublishProperties},
 };
 
+/// Bodies up to this are copied out of the packet, in a microsecond.
+const COPIED_MAX_BYTES: usize = 32 << 10;
+
 /// Where an answer goes, and in which clothes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplyTo {
@@ -209,8 +212,18 @@ fn read_mqtt5(
         client,
         reply: reply.clone(),
         expires_in,
-        body: publish.payload.clone(),
+        body: own(&publish.payload),
     })
+}
+
+/// A short body in memory of its own: the client library's bytes keep a whole buffer of packets, which is much for a body
+/// that waits.
+fn own(payload: &Bytes) -> Bytes {
+    if payload.len() <= COPIED_MAX_BYTES {
+        Bytes::copy_from_slice(payload)
+    } else {
+        payload.clone()
+    }
 }
 
 fn read_envelope(publish: &Publish, region: &Id, purpose: Purpose, client: Id) -> Admission {

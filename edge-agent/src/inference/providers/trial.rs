@@ -55,9 +55,9 @@ fn measure(
 ) -> Result<Trial, String> {
     let on_cpu = |why| format!("there is nothing to compare with, since the CPU fails: {why}");
     let mut cpu = runtime
-        .copy(entry, ExecutionProvider::Cpu, None)
+        .copy(entry, ExecutionProvider::Cpu, None, None)
         .map_err(on_cpu)?;
-    let mut candidate = runtime.copy(entry, provider, sim)?;
+    let mut candidate = runtime.copy(entry, provider, sim, None)?;
     let graph = cpu.graph();
     let mut requests = Vec::new();
     for wanted in fixed(entry) {
