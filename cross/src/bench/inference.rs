@@ -1,5 +1,6 @@
 //! `cargo xtask bench inference`: what the agent adds to ONNX Runtime and to the transport.
 
+mod copies;
 mod cost;
 mod fairness;
 mod rivals;
@@ -53,6 +54,7 @@ pub struct Report {
     fairness: fairness::Fairness,
     waiting: waiting::Waiting,
     sessions: sessions::Sessions,
+    copies: copies::Copies,
     ways: ways::Ways,
     memory_without_models_kib: u64,
     memory_with_digits_kib: u64,
@@ -113,6 +115,7 @@ pub fn run(plan: &Plan) -> Result<Report, BenchError> {
     let fairness = fairness::measure(plan, port, folder)?;
     let waiting = waiting::measure(plan, port, folder, &fairness::models(folder))?;
     let sessions = sessions::measure(plan, &all)?;
+    let copies = copies::measure(plan, port, folder)?;
     let ways = ways::measure(plan, port, folder, &runtime, &all)?;
     Ok(Report {
         models,
@@ -120,6 +123,7 @@ pub fn run(plan: &Plan) -> Result<Report, BenchError> {
         fairness,
         waiting,
         sessions,
+        copies,
         ways,
         memory_without_models_kib,
         memory_with_digits_kib,
@@ -363,6 +367,7 @@ impl Report {
             self.fairness.table(),
             self.waiting.table(),
             self.sessions.table(),
+            self.copies.table(),
             self.ways.table(),
         ] {
             text.push('\n');

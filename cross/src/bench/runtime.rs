@@ -5,10 +5,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use ort::environment::Environment;
-use ort::session::{
-    Session,
-    builder::{GraphOptimizationLevel, PrepackedWeights},
-};
+use ort::session::{Session, builder::GraphOptimizationLevel};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
 use super::BenchError;
@@ -66,21 +63,16 @@ impl Runtime {
     /// # Errors
     /// When the runtime refuses the model, or its input is another.
     pub fn floor(&self, graph: &Path) -> Result<Floor, BenchError> {
-        self.floor_with(graph, Options::default(), None)
+        self.floor_with(graph, Options::default())
     }
 
-    /// The same with other options, and with what ONNX Runtime has made of another copy's weights.
+    /// The same with other options.
     ///
     /// # Errors
     /// As [`Runtime::floor`].
-    pub fn floor_with(
-        &self,
-        graph: &Path,
-        options: Options,
-        weights: Option<&PrepackedWeights>,
-    ) -> Result<Floor, BenchError> {
+    pub fn floor_with(&self, graph: &Path, options: Options) -> Result<Floor, BenchError> {
         let processor = ort::ep::CPU::default().with_arena_allocator(options.arena);
-        let mut builder = Session::builder(&self.0)?
+        let session = Session::builder(&self.0)?
             .with_optimization_level(GraphOptimizationLevel::All)
             .map_err(ort::Error::from)?
             .with_intra_threads(options.threads)
@@ -88,13 +80,8 @@ impl Runtime {
             .with_intra_op_spinning(options.spinning)
             .map_err(ort::Error::from)?
             .with_execution_providers([processor.build().error_on_failure()])
-            .map_err(ort::Error::from)?;
-        if let Some(weights) = weights {
-            builder = builder
-                .with_prepacked_weights(weights)
-                .map_err(ort::Error::from)?;
-        }
-        let session = builder.commit_from_file(graph)?;
+            .map_err(ort::Error::from)?
+            .commit_from_file(graph)?;
         let unknown = |why| BenchError::Model(graph.display().to_string(), why);
         let (input, shape): (String, Vec<i64>) = match session.inputs() {
             [input] => match input.dtype() {

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use ort::session::builder::PrepackedWeights;
 use serde::{Deserialize, Serialize};
 
 use super::BenchError;
@@ -26,36 +25,24 @@ pub struct Session {
     pub grown_kib: u64,
 }
 
-/// Loads copies of a model with these options, which share what ONNX Runtime makes of their weights or not, and runs the
-/// first now and then.
+/// Loads a model with these options and runs it now and then.
 ///
 /// # Errors
 /// When the runtime refuses.
-pub fn measure(
-    library: &Path,
-    graph: &Path,
-    options: Options,
-    copies: usize,
-    sharing: bool,
-) -> Result<Session, BenchError> {
+pub fn measure(library: &Path, graph: &Path, options: Options) -> Result<Session, BenchError> {
     let runtime = Runtime::load(library)?;
     let before = own("VmRSS:")?;
-    let weights = sharing.then(PrepackedWeights::new);
-    let mut floor = runtime.floor_with(graph, options, weights.as_ref())?;
-    let others = (1..copies).map(|_| runtime.floor_with(graph, options, weights.as_ref()));
-    let others = others.collect::<Result<Vec<_>, _>>()?;
+    let mut floor = runtime.floor_with(graph, options)?;
     let started = processor()?;
     for _ in 0..RUNS {
         floor.run(Duration::ZERO)?;
         thread::sleep(PAUSE);
     }
-    let grown_kib = own("VmRSS:")?.saturating_sub(before);
     let spent = processor()?.saturating_sub(started);
-    drop(others);
     Ok(Session {
         run_us: super::inference::microseconds(&floor.nanoseconds, 0.5),
         processor_us: spent.as_secs_f64() * 1e6 / f64::from(RUNS),
-        grown_kib,
+        grown_kib: own("VmRSS:")?.saturating_sub(before),
     })
 }
 

@@ -20,39 +20,31 @@ struct Row {
     threads: usize,
     arena: bool,
     spinning: bool,
-    copies: usize,
-    sharing: bool,
     session: Session,
 }
 
 /// Measures.
 pub(super) fn measure(plan: &Plan, all: &Path) -> Result<Sessions, BenchError> {
     let mut rows = Vec::new();
-    for (model, threads, arena, spinning, copies, sharing) in [
-        ("squeezenet", 1, true, false, 1, false),
-        ("squeezenet", 1, false, false, 1, false),
-        ("squeezenet", 2, true, false, 1, false),
-        ("squeezenet", 2, true, true, 1, false),
-        ("resnet50", 1, true, false, 1, false),
-        ("resnet50", 1, true, false, 4, false),
-        ("resnet50", 1, true, false, 4, true),
+    for (model, threads, arena, spinning) in [
+        ("squeezenet", 1, true, false),
+        ("squeezenet", 1, false, false),
+        ("squeezenet", 2, true, false),
+        ("squeezenet", 2, true, true),
     ] {
         say(&format!(
-            "{model} with {threads} threads, arena {arena}, spinning {spinning}, {copies} copies, sharing {sharing}"
+            "{model} with {threads} threads, arena {arena}, spinning {spinning}"
         ));
         let mut command = Command::new(&plan.this_program);
         command.args(["bench", "session"]).arg(&plan.onnxruntime);
         command.arg(all.join(model).join("1/model.onnx"));
         command.args([threads.to_string(), arena.to_string(), spinning.to_string()]);
-        command.args([copies.to_string(), sharing.to_string()]);
         let session = serde_json::from_str(&shell::output(&mut command)?)?;
         rows.push(Row {
             model,
             threads,
             arena,
             spinning,
-            copies,
-            sharing,
             session,
         });
     }
@@ -64,7 +56,7 @@ impl Sessions {
     pub(super) fn table(&self) -> String {
         let mut text = String::from(
             "ONNX Runtime's settings, a run each 20 ms, in a process of its own\n\
-             model       threads  arena  spinning  copies  sharing   run p50 us   processor us   memory MiB\n",
+             model       threads  arena  spinning   run p50 us   processor us   memory MiB\n",
         );
         for row in &self.0 {
             let word = |is_on| if is_on { "on" } else { "off" };
@@ -72,13 +64,11 @@ impl Sessions {
             let mib = row.session.grown_kib as f64 / 1024.0;
             let _infallible = writeln!(
                 text,
-                "{:<11} {:>7}  {:>5}  {:>8}  {:>6}  {:>7}   {:>10.0}   {:>12.0}   {mib:>10.1}",
+                "{:<11} {:>7}  {:>5}  {:>8}   {:>10.0}   {:>12.0}   {mib:>10.1}",
                 row.model,
                 row.threads,
                 word(row.arena),
                 word(row.spinning),
-                row.copies,
-                word(row.sharing),
                 row.session.run_us,
                 row.session.processor_us
             );

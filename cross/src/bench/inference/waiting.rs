@@ -12,8 +12,9 @@ use serde::Serialize;
 use super::super::{BenchError, load::Load};
 use super::{Agent, Plan, REGION, cost, say};
 
-/// Requests that pile up.
-const REQUESTS: u64 = 400;
+/// Requests that wait before the first look, so that what comes once does not count; and those that are counted.
+const FIRST: f64 = 100.0;
+const MORE: f64 = 300.0;
 /// Turns of the endless model's loop that keep it busy for some seconds.
 const BUSY: i64 = 6_000_000;
 /// Time for all requests to arrive.
@@ -54,18 +55,21 @@ pub(super) fn measure(
         // A longer body is refused when it is read; until then it waits like any other.
         let mut body = 1_i64.to_le_bytes().to_vec();
         body.resize(payload_bytes, 0);
-        let mut many = connect("many", body)?;
+        let mut first = connect("first", body.clone())?;
+        let mut more = connect("more", body)?;
         let (before, after, sent) = thread::scope(|scope| {
             let running = scope.spawn(move || busy.open_loop(1_000.0, Duration::from_millis(2)));
             thread::sleep(ARRIVED / 3);
+            let second = Duration::from_secs(1);
+            let first = scope.spawn(move || first.open_loop(FIRST, second));
+            thread::sleep(ARRIVED);
             let before = cost::resident_kib(&agent.0)?;
-            #[allow(clippy::cast_precision_loss, reason = "a small number")]
-            let rate = REQUESTS as f64;
-            let waiting = scope.spawn(move || many.open_loop(rate, Duration::from_secs(1)));
+            let more = scope.spawn(move || more.open_loop(MORE, second));
             thread::sleep(ARRIVED);
             let after = cost::resident_kib(&agent.0)?;
             let panicked = || Err(BenchError::Model("a client".into(), "panicked"));
-            let sent = waiting.join().unwrap_or_else(|_| panicked())?.sent;
+            let sent = more.join().unwrap_or_else(|_| panicked())?.sent;
+            first.join().unwrap_or_else(|_| panicked())?;
             running.join().unwrap_or_else(|_| panicked())?;
             Ok::<_, BenchError>((before, after, sent))
         })?;
