@@ -69,13 +69,13 @@ impl Sim {
         fs::read(file_of(self.folder.path(), partition)).unwrap()
     }
 
-    /// Flashes as `edgectl` does, only less patiently.
+    /// Flashes as `edgectl` does, only less patiently; two seconds, since machines are busy.
     pub fn flash(&self, parts: &[Part]) -> Result<Flashed, JobError> {
         let address = self.sim.address();
         let mut tcp = Tcp::connect("127.0.0.1", address.port(), "the board".into()).unwrap();
         let waits = Waits {
-            answer: Duration::from_millis(500),
-            flash: Duration::from_millis(500),
+            answer: Duration::from_secs(2),
+            flash: Duration::from_secs(2),
         };
         let mut client = Client::new(&mut tcp, &|_| {}, waits);
         let wishes = Wishes {
