@@ -135,9 +135,10 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
-/// A clock that nobody holds is the machine's fault, not the box's: those who build have such machines.
-fn except_clock(mut checks: Vec<&str>) -> Vec<&str> {
-    checks.retain(|check| *check != "clock");
+/// A clock that nobody holds and a disk that is nearly full are the machine's fault, not the box's: those who build have
+/// such machines.
+fn except_the_machine(mut checks: Vec<&str>) -> Vec<&str> {
+    checks.retain(|check| !matches!(*check, "clock" | "storage"));
     checks
 }
 
@@ -184,7 +185,7 @@ fn a_region_that_is_well_and_then_is_not() {
     ));
     let report = doctor.examine();
     assert_eq!(
-        except_clock(report.not_good()),
+        except_the_machine(report.not_good()),
         [""; 0],
         "{:#}",
         report.json
