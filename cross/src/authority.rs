@@ -94,6 +94,15 @@ impl Authority {
         Ok(())
     }
 
+    /// Takes all rights from whom it knows as `name`: the name is free for another key.
+    ///
+    /// # Errors
+    /// [`AuthorityError`].
+    pub fn revoke(&self, name: &str) -> Result<(), AuthorityError> {
+        self.ask("revoke", &[name])?;
+        Ok(())
+    }
+
     fn ask(&self, what: &str, arguments: &[&str]) -> Result<String, AuthorityError> {
         let mut command = Command::new(&self.edgectl);
         command.args(["ca", what, "--ca"]).arg(&self.folder);

@@ -49,6 +49,15 @@ pub enum EmulatedError {
     /// Provisioning.
     #[error("could not provision the image")]
     Provision(#[source] CommandError),
+    /// The token that it enrols with.
+    #[error("could not read {}", path.display())]
+    Token {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The copy of the image.
     #[error("could not copy {} to {}; it needs 1 GB there", from.display(), to.display())]
     Copy {
@@ -116,6 +125,7 @@ pub struct Emulated {
     pub region: Region,
     /// The board's disk, a copy of the image.
     pub disk: PathBuf,
+    ssh_key: String,
     u_boot: PathBuf,
     started: Instant,
 }
@@ -129,13 +139,14 @@ impl Emulated {
         let region = Region::start(Plan { boxes: 0, ..plan })?;
         let disk = region.folder().join("disk.img");
         copy_sparse(image, &disk)?;
-        let key = emulated_board::make_ssh_key(region.folder())?;
-        provision(&region, &disk, &key)?;
+        let ssh_key = emulated_board::make_ssh_key(region.folder())?;
+        provision(&region, &disk, &ssh_key)?;
         let board = EmulatedBoard::start(u_boot, &disk, region.folder())?;
         Ok(Self {
             board,
             region,
             disk,
+            ssh_key,
             u_boot: u_boot.to_path_buf(),
             started: Instant::now(),
         })
@@ -186,12 +197,15 @@ impl Emulated {
         Ok(sensor.result(Duration::from_secs(count.saturating_mul(2)))?)
     }
 
-    /// Cuts the board's power and switches it on again.
+    /// Makes it a box of the region again after it forgot its key: cuts the power, provisions it with a new token,
+    /// switches it on.
     ///
     /// # Errors
-    /// When QEMU does not end or start.
-    pub fn cut_power(self) -> Result<Self, EmulatedError> {
+    /// When QEMU does not end or start, or the disk cannot be provisioned.
+    pub fn provision_again(self) -> Result<Self, EmulatedError> {
         self.board.cut_power()?;
+        self.region.revoke(BOX)?;
+        provision(&self.region, &self.disk, &self.ssh_key)?;
         let board = EmulatedBoard::start(&self.u_boot, &self.disk, self.region.folder())?;
         Ok(Self {
             board,
@@ -212,16 +226,28 @@ impl Emulated {
 
 /// Writes into the disk's provisioning partition what the owner of a box in `region` would.
 fn provision(region: &Region, disk: &Path, ssh_key: &str) -> Result<(), EmulatedError> {
+    let here = |url: &str| url.trim_end_matches('/').replace("127.0.0.1", HOST);
     let mut edgectl = Command::new(region.program("edgectl")?);
-    let page = region.page();
-    let page = page.trim_end_matches('/').replace("127.0.0.1", HOST);
     edgectl
         .args(["provision", "--image"])
         .arg(disk)
         .args(["--region", region::NAME, "--box-id", BOX])
-        .args(["--broker", &region.broker_url().replace("127.0.0.1", HOST)])
-        .args(["--indexer", &page])
+        .args(["--broker", &here(&region.broker_url())])
         .args(["--ssh-key", ssh_key]);
+    match region.enrolment(BOX)? {
+        None => edgectl.args(["--indexer", &here(&region.page())]),
+        Some(enrolment) => {
+            let token = fs::read_to_string(&enrolment.token_file);
+            let token = token.map_err(|source| EmulatedError::Token {
+                path: enrolment.token_file.clone(),
+                source,
+            })?;
+            edgectl
+                .args(["--indexer", &here(&enrolment.indexer)])
+                .args(["--region-ca-sha256", &enrolment.region_ca_sha256])
+                .env("EDGE_ENROLMENT_TOKEN", token.trim())
+        }
+    };
     shell::output(&mut edgectl).map_err(EmulatedError::Provision)?;
     Ok(())
 }

@@ -71,7 +71,7 @@ enum Command {
     /// Start an image on an emulated board, in a region on this machine.
     ///
     /// QEMU's ARM machine with U-Boot, disk and watchdog boots the image of the board qemu-virt; an indexer with its
-    /// broker runs here. A sensor asks the box once it serves. Says how to look inside. The image stays as it is: the
+    /// broker runs here. The box enrols with a token; a sensor asks it once it serves. Says how to look inside. The image stays as it is: the
     /// board runs on a copy. Nothing is left behind.
     #[command(after_help = "Examples:\n  \
         cargo xtask qemu                                  makes the image, stays up until Ctrl-C\n  \
@@ -416,7 +416,10 @@ fn emulate(cache: &Cache, arguments: QemuArgs) -> Result<()> {
     // Nothing here is timed but the emulated box: programs as developers build them do.
     shell::visibly(shell::cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
     let programs = suites::workspace_target_folder()?.join("debug");
-    let plan = plan(cache, programs, 0, &arguments.ports)?;
+    let plan = Plan {
+        broker: Broker::Secured,
+        ..plan(cache, programs, 0, &arguments.ports)?
+    };
     let stop = stop_signal::catch()?;
     let report = emulated::show(plan, &image, &u_boot, arguments.seconds, &stop)?;
     println!("{}", report.region.table());

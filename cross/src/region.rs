@@ -260,6 +260,15 @@ impl Region {
         }))
     }
 
+    /// Takes all rights from the box of that name, so that another key may have it.
+    ///
+    /// # Errors
+    /// When the authority does not know it.
+    pub fn revoke(&self, name: &str) -> Result<(), RegionError> {
+        let authority = self.authority.as_ref();
+        Ok(authority.map_or(Ok(()), |authority| authority.revoke(name))?)
+    }
+
     /// Whom the authority knows, as `edgectl ca list` prints it; nobody where nobody shows certificates.
     ///
     /// # Errors

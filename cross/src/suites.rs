@@ -250,8 +250,7 @@ impl Runner<'_> {
             Suite::Qemu => self.qemu(),
             Suite::Build => self.plain(&["build", "--workspace"]),
             Suite::Tests => {
-                // The tests start real programs, which their runner does not build.
-                let built = self.plain(&["build", "--workspace", "--bins", "--examples"])?;
+                let built = self.programs()?;
                 if !built.0 {
                     return Ok(built);
                 }
@@ -316,7 +315,16 @@ impl Runner<'_> {
         Ok((true, tally))
     }
 
+    /// Tests start real programs, which their runner does not build.
+    fn programs(&self) -> Result<(bool, Tally), SuitesError> {
+        self.plain(&["build", "--workspace", "--bins", "--examples"])
+    }
+
     fn qemu(&self) -> Result<(bool, Tally), SuitesError> {
+        let built = self.programs()?;
+        if !built.0 {
+            return Ok(built);
+        }
         let board = Board::builtin("qemu-virt")?;
         let image = image::run(self.cache, &board, &self.libraries.boxes, &images_folder()?)?;
         print!("{}", image.table());
@@ -332,6 +340,10 @@ impl Runner<'_> {
     /// Programs for boxes under an emulator: tests, then the agent with a model. Programs of this machine that tests
     /// start run as they are.
     fn aarch64(&self) -> Result<(bool, Tally), SuitesError> {
+        let built = self.programs()?;
+        if !built.0 {
+            return Ok(built);
+        }
         let library = &self.libraries.boxes;
         let mut tests = self.cargo(&["nextest", "run", "--no-fail-fast"]);
         tests.args(["--cargo-profile", build::PROFILE]);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use cross::cache::Cache;
 use cross::emulated::{BOX, Emulated};
 use cross::image::kernel;
-use cross::region::{Broker, Plan};
+use cross::region::Broker;
 
 fn image() -> PathBuf {
     let path = std::env::var_os("EDGE_IMAGE").map(PathBuf::from);
@@ -25,19 +25,11 @@ fn image() -> PathBuf {
 fn start() -> Emulated {
     let cache = Cache::from_env().expect("a cache folder");
     let kernel = kernel::ensure(&cache).expect("U-Boot");
-    let plan = Plan {
-        programs: support::programs(),
-        onnxruntime: support::onnxruntime(),
-        models: cross::committed_models(),
-        broker: Broker::Embedded,
-        boxes: 0,
-        mqtt_port: None,
-        http_port: None,
-    };
+    let plan = support::plan(Broker::Secured, 0);
     Emulated::start(plan, &image(), &kernel.u_boot).expect("a board")
 }
 
-/// From an image to answers; a box that froze comes back; a slot that does not start is left for the one that does;
+/// From an image over enrolment to answers; a box that froze comes back; a slot that does not start is left for the one that does;
 /// a factory reset forgets.
 #[test]
 fn a_box_from_its_first_start_to_its_factory_reset() {
@@ -46,6 +38,9 @@ fn a_box_from_its_first_start_to_its_factory_reset() {
         .wait_for_first_answer(None)
         .unwrap_or_else(|error| panic!("{error}\n{}", emulated.board.console()));
     println!("switched on to first answer: {:.1} s", first.as_secs_f64());
+
+    let known = emulated.region.holders().expect("the region's list");
+    assert!(known.contains(BOX), "{known}");
 
     let answers = emulated.ask(30).expect("answers");
     assert_eq!(answers.answered, 30, "{answers:?}");
@@ -138,7 +133,7 @@ fn a_box_from_its_first_start_to_its_factory_reset() {
     let status = inside(&emulated, "edge-ota status --json");
     assert!(runs_and_is_good(&status, "B"), "{status}");
 
-    // Forgets its key, keeps what provisioning wrote.
+    // Forgets its key, keeps what provisioning wrote. Its token is used up: the owner gives it another.
     inside(
         &emulated,
         "(sleep 1; /usr/lib/edge/factory-reset request) >/dev/null 2>&1 &",
@@ -150,8 +145,10 @@ fn a_box_from_its_first_start_to_its_factory_reset() {
     emulated.board.wait_for_ssh().expect("the box is back");
     let other = inside(&emulated, "sha256sum < /var/lib/edge-agent/identity.key");
     assert_ne!(key, other, "the key is a new one");
-    let answers = emulated.ask(5).expect("answers");
-    assert_eq!(answers.answered, 5, "{answers:?}");
+    let mut emulated = emulated.provision_again().expect("a provisioned box");
+    emulated
+        .wait_for_first_answer(None)
+        .unwrap_or_else(|error| panic!("{error}\n{}", emulated.board.console()));
     emulated.stop().expect("the end");
 }
 

@@ -22,6 +22,9 @@ fn named_by(variable: &str) -> PathBuf {
     path.unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test --only aarch64`"))
 }
 
+/// What a shipped agent may take, in bytes.
+const AGENT_MAX: u64 = 15_000_000;
+
 #[test]
 fn an_agent_for_boxes_reads_digits() {
     let cache = Cache::from_env().expect("a cache folder");
@@ -37,11 +40,14 @@ fn an_agent_for_boxes_reads_digits() {
     .expect("a region");
     let data = region.folder().join("data");
     std::fs::create_dir(&data).expect("a folder");
+    let agent = named_by("EDGE_FOREIGN_AGENT");
+    let bytes = std::fs::metadata(&agent).expect("an agent").len();
+    assert!(bytes <= AGENT_MAX, "the agent has {bytes} bytes");
     let text = |path: PathBuf| path.display().to_string();
     let broker = region.broker_url();
     let arguments = [
         ["-L", LIBRARIES],
-        [&text(named_by("EDGE_FOREIGN_AGENT")), "run"],
+        [&text(agent), "run"],
         ["--board", "host-sim"],
         ["--region", region::NAME],
         ["--box-id", "box-arm"],
