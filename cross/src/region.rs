@@ -282,7 +282,7 @@ impl Region {
         Ok(known.unwrap_or_default())
     }
 
-    /// A certificate for a sensor, in a folder that is made; none where nobody shows certificates.
+    /// A certificate for a sensor, in a folder that is made the first time; none where nobody shows certificates.
     ///
     /// # Errors
     /// When it cannot be issued.
@@ -291,7 +291,9 @@ impl Region {
             return Ok(None);
         };
         let folder = self.folder.path().join(name);
-        authority.issue("sensor", name, &folder)?;
+        if !folder.exists() {
+            authority.issue("sensor", name, &folder)?;
+        }
         Ok(Some(folder))
     }
 
